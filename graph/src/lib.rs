@@ -1,0 +1,1 @@
+//! A build-graph solver: vertices, keys, caches and limits.

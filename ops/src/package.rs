@@ -1,0 +1,181 @@
+//! What a package is called and what it says of itself: names, versions, and the DESCRIPTION file.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+/// The name of an R package. Names become paths, so a value of this type is always one harmless path component.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct PackageName(Arc<str>);
+
+/// A name that R does not allow for a package.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is not a package name: it must start with a letter, go on with letters, digits and dots, and not end with a dot"
+)]
+pub struct PackageNameError(String);
+
+impl PackageName {
+    /// Checks `name` against R's rule, `^[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]$`.
+    pub fn parse(name: &str) -> Result<Self, PackageNameError> {
+        let bytes = name.as_bytes();
+        let is_good = bytes.len() >= 2
+            && bytes[0].is_ascii_alphabetic()
+            && bytes.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'.')
+            && bytes[bytes.len() - 1] != b'.';
+        if is_good {
+            Ok(Self(name.into()))
+        } else {
+            Err(PackageNameError(name.chars().take(80).collect::<String>().escape_debug().to_string()))
+        }
+    }
+
+    /// Returns the name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for PackageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for PackageName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+impl Borrow<str> for PackageName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<Path> for PackageName {
+    fn as_ref(&self) -> &Path {
+        Path::new(&*self.0)
+    }
+}
+
+impl PartialEq<str> for PackageName {
+    fn eq(&self, other: &str) -> bool {
+        &*self.0 == other
+    }
+}
+
+impl<'de> Deserialize<'de> for PackageName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// The fields of a DESCRIPTION file (Debian control format: `Field: value`, indented lines continue).
+///
+/// Text that is not UTF-8 is read as Latin-1, the other encoding that CRAN packages use; R's own field
+/// names and everything larder reads from a DESCRIPTION is ASCII.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Description {
+    fields: BTreeMap<String, String>,
+}
+
+impl Description {
+    /// Reads the fields of the first record in `bytes`; lines that are no field are ignored.
+    pub fn parse(bytes: &[u8]) -> Self {
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => text.to_owned(),
+            Err(_) => bytes.iter().map(|&byte| char::from(byte)).collect(),
+        };
+        let mut fields = BTreeMap::<String, String>::new();
+        let mut last: Option<String> = None;
+        for line in text.trim_start_matches('\u{feff}').lines() {
+            if line.trim().is_empty() {
+                if fields.is_empty() {
+                    continue;
+                }
+                break;
+            }
+            if line.starts_with([' ', '\t']) {
+                if let Some(value) = last.as_ref().and_then(|name| fields.get_mut(name)) {
+                    if !value.is_empty() {
+                        value.push('\n');
+                    }
+                    value.push_str(line.trim());
+                }
+            } else if let Some((name, value)) = line.split_once(':') {
+                fields.insert(name.to_owned(), value.trim().to_owned());
+                last = Some(name.to_owned());
+            }
+        }
+        Self { fields }
+    }
+
+    /// Returns a field's value, continuation lines joined by newlines.
+    pub fn get(&self, field: &str) -> Option<&str> {
+        self.fields.get(field).map(String::as_str)
+    }
+
+    /// Returns the packages that a dependency field such as `LinkingTo` names: version constraints left out,
+    /// `R` left out, sorted, each once. Words that are no package name are passed over.
+    pub fn packages(&self, field: &str) -> Vec<PackageName> {
+        let mut names: Vec<_> = self
+            .get(field)
+            .unwrap_or_default()
+            .split(',')
+            .map(|item| item.split(['(', ' ', '\n', '\t']).find(|word| !word.is_empty()).unwrap_or(""))
+            .filter(|name| *name != "R")
+            .filter_map(|name| PackageName::parse(name).ok())
+            .collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Says whether this is the DESCRIPTION of an installed (or prebuilt) package: only those have `Built`.
+    pub fn is_built(&self) -> bool {
+        self.fields.contains_key("Built")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_paths_are_refused() {
+        for good in ["R6", "data.table", "Rcpp", "a.b.c", "zz"] {
+            assert!(PackageName::parse(good).is_ok(), "{good}");
+        }
+        for bad in ["", "R", "..", ".a", "a.", "../x", "a/b", "a-b", "1a", "a\0b", "ä1", "a b", "a\n"] {
+            assert!(PackageName::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn continuation_lines_are_folded() {
+        let description = Description::parse(
+            b"Package: demo\nLinkingTo: Rcpp (>= 1.0),\n    cpp11,RcppEigen(>= 0.3),\n\tRcpp\nDepends: R (>= 4.1), methods\nTitle:\n  Late\n",
+        );
+        let names: Vec<_> = description.packages("LinkingTo").iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["Rcpp", "RcppEigen", "cpp11"]);
+        assert_eq!(description.packages("Depends"), [PackageName::parse("methods").unwrap()]);
+        assert_eq!(description.get("Title"), Some("Late"));
+        assert!(description.packages("Imports").is_empty());
+        assert!(!description.is_built());
+    }
+
+    #[test]
+    fn latin1_is_read() {
+        let description = Description::parse(b"Package: demo\nAuthor: Ren\xe9\nBuilt: R 4.2.2; ; 2024; unix\n");
+        assert_eq!(description.get("Author"), Some("René"));
+        assert!(description.is_built());
+    }
+}

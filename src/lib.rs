@@ -1,0 +1,1 @@
+//! Turns a pak lockfile into a complete R package library.

@@ -1,0 +1,3 @@
+//! The command `solve`.
+
+fn main() {}
