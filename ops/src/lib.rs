@@ -1,4 +1,10 @@
 //! What larder does to one R package: fetch, unpack, install, ingest, link.
 
 pub mod digest;
+pub mod fs;
+pub mod key;
+pub mod library;
+pub mod link;
 pub mod package;
+pub mod store;
+pub mod toolchain;

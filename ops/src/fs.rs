@@ -1,0 +1,95 @@
+//! What larder needs of a file system beyond the standard library: atomic writes, stamps, trees made read-only,
+//! trees removed although they are read-only.
+
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+/// Writes `bytes` to `path` so that readers, and whoever looks after a crash, see the old content or the new.
+/// The bytes are flushed to the disk before they get their name.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
+    file.write_all(bytes)?;
+    file.as_file().sync_data()?;
+    // `tempfile` makes files for the owner's eyes only; a store may serve others.
+    file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
+    file.persist(path)
+        .map_err(|error| io::Error::new(error.error.kind(), format!("{}: {}", path.display(), error.error)))?;
+    Ok(())
+}
+
+/// Says whether `path` is a file that somebody may execute.
+pub fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// A file's size and mtime at some time; its absence, too, can be remembered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    path: PathBuf,
+    size: Option<u64>,
+    mtime_ns: Option<i128>,
+}
+
+impl Stamp {
+    /// Takes the stamp of a file as it is now, links followed.
+    pub fn of(path: &Path) -> Self {
+        let meta = path.metadata().ok();
+        let mtime = |meta: &std::fs::Metadata| i128::from(meta.mtime()) * 1_000_000_000 + i128::from(meta.mtime_nsec());
+        Self { path: path.to_owned(), size: meta.as_ref().map(MetadataExt::size), mtime_ns: meta.as_ref().map(mtime) }
+    }
+
+    /// Says whether the file is still as it was.
+    pub fn holds(&self) -> bool {
+        Self::of(&self.path) == *self
+    }
+}
+
+/// Makes every file of a tree read-only (0444, or 0555 if executable) and every directory 0755.
+pub fn make_read_only(tree: &Path) -> io::Result<()> {
+    for item in walk(tree) {
+        let item = item?;
+        let mode = item.metadata()?.permissions().mode();
+        let wanted = match item.file_type() {
+            kind if kind.is_dir() => 0o755,
+            kind if kind.is_symlink() => continue,
+            _ if mode & 0o111 != 0 => 0o555,
+            _ => 0o444,
+        };
+        if mode & 0o7777 != wanted {
+            fs::set_permissions(item.path(), PermissionsExt::from_mode(wanted))?;
+        }
+    }
+    Ok(())
+}
+
+/// Yields everything in a tree, parents first, sorted by name, without following links.
+pub fn walk(tree: &Path) -> impl Iterator<Item = io::Result<walkdir::DirEntry>> {
+    walkdir::WalkDir::new(tree).sort_by_file_name().into_iter().map(|item| item.map_err(io::Error::from))
+}
+
+/// Removes a file, link or tree, whatever its modes; one that is not there is fine.
+pub fn remove_all(path: &Path) -> io::Result<()> {
+    let kind = match path.symlink_metadata() {
+        Ok(meta) => meta.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !kind.is_dir() {
+        return fs::remove_file(path);
+    }
+    match fs::remove_dir_all(path) {
+        // A build may leave directories that even their owner may not write.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            for item in walkdir::WalkDir::new(path).into_iter().flatten().filter(|item| item.file_type().is_dir()) {
+                fs::set_permissions(item.path(), PermissionsExt::from_mode(0o755))?;
+            }
+            fs::remove_dir_all(path)
+        }
+        other => other,
+    }
+}

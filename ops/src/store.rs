@@ -1,0 +1,319 @@
+//! The content-addressed store: where every build's result is kept, once, for every later run.
+//!
+//! ```text
+//! {root}/{platform}/platform.json                                       what the platform's digest stands for
+//! {root}/{platform}/{package}/{source_hash}/configs.json                the known configurations of a source
+//! {root}/{platform}/{package}/{source_hash}/{config_hash}/              the tree, read-only
+//! {root}/{platform}/{package}/{source_hash}/{config_hash}.json          its sidecar; the mtime is "last used"
+//! {root}/.staging/{uuid}/  .locks/  .probes/  blobs/  logs/
+//! ```
+//!
+//! An entry exists when tree *and* sidecar exist, and the sidecar is written last, after the tree was flushed to
+//! the disk. So a process that dies at any instant leaves an entry or none, and what it leaves besides is swept by
+//! the next build. Only [`Store::publish`] adds a name below a platform.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Sha256Digest;
+use crate::fs::{make_read_only, remove_all, write_atomically};
+use crate::key::{ConfigMap, PackageKey, Reference};
+use crate::package::PackageName;
+use staging::Staging;
+
+mod staging;
+
+pub use staging::StagingDir;
+
+/// A store as one platform sees it. Cheap to open; nothing is created before something is stored.
+#[derive(Debug)]
+pub struct Store {
+    root: PathBuf,
+    platform: String,
+    description: String,
+    staging: Mutex<Option<Staging>>,
+}
+
+/// The known configurations of one source. Another implementation reads and writes this file: its field names stay.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configs {
+    /// Says whether there was something to compile.
+    #[serde(default)]
+    pub source_compiled: bool,
+    /// The packages that the source links to, by its DESCRIPTION.
+    #[serde(default)]
+    pub linkingto: Vec<PackageName>,
+    /// The configurations that were built, by config hash.
+    #[serde(default)]
+    pub configs: BTreeMap<Sha256Digest, ConfigMap>,
+}
+
+/// What is recorded beside a tree: how it came to be.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Sidecar {
+    /// When it was stored, RFC 3339.
+    pub created_at: String,
+    /// The package.
+    pub package: PackageName,
+    /// Its version.
+    pub version: String,
+    /// Says whether there was something to compile.
+    #[serde(default)]
+    pub source_compiled: bool,
+    /// The packages that the source links to, by its DESCRIPTION.
+    #[serde(default)]
+    pub linkingto: Vec<PackageName>,
+    /// What it was built with.
+    #[serde(default)]
+    pub config: ConfigMap,
+    /// All packages that it links to, through any number of steps.
+    #[serde(default)]
+    pub linked: BTreeMap<PackageName, BuiltAgainst>,
+    /// The other packages that its build could see.
+    #[serde(default)]
+    pub dependencies: BTreeMap<PackageName, BuiltAgainst>,
+    /// How long the build took, in milliseconds: the weight of the next one.
+    #[serde(default)]
+    pub build_ms: u64,
+}
+
+/// One package that another was built against.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuiltAgainst {
+    /// Its version.
+    pub version: String,
+    /// Its place in the store; for a package of R's own library a digest over version and `Built`.
+    pub reference: Reference,
+}
+
+impl BuiltAgainst {
+    /// Returns how a sidecar mentions the build with this key.
+    pub fn new(key: &PackageKey) -> Self {
+        Self { version: key.version().to_owned(), reference: key.reference() }
+    }
+}
+
+/// Why the store could not do something. Whatever it was, nothing half-done is visible.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refused; the message has the path.
+    #[error("the store: {0}")]
+    Io(#[from] io::Error),
+    /// A build left no installed package.
+    #[error("`{0}` is not an installed package: it has no DESCRIPTION with `Built`")]
+    NotAPackage(PathBuf),
+}
+
+impl Store {
+    /// Opens the store at `root` for packages of `platform`; `description` is the text behind the platform.
+    pub fn open(root: impl Into<PathBuf>, platform: impl Into<String>, description: impl Into<String>) -> Self {
+        Self {
+            root: root.into(),
+            platform: platform.into(),
+            description: description.into(),
+            staging: Mutex::new(None),
+        }
+    }
+
+    /// Returns the store's directory.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Returns the platform whose packages this is about.
+    pub fn platform(&self) -> &str {
+        &self.platform
+    }
+
+    /// Returns where a package's tree is, or would be.
+    pub fn tree(&self, package: &PackageName, reference: Reference) -> PathBuf {
+        self.source_dir(package, reference.source).join(reference.config.to_string())
+    }
+
+    fn source_dir(&self, package: &PackageName, source: Sha256Digest) -> PathBuf {
+        self.root.join(&self.platform).join(package).join(source.to_string())
+    }
+
+    fn sidecar_path(&self, package: &PackageName, reference: Reference) -> PathBuf {
+        self.tree(package, reference).with_extension("json")
+    }
+
+    /// Returns the tree of an entry if the store has it: one look at the sidecar, one at the tree.
+    pub fn lookup(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
+        let tree = self.tree(package, reference);
+        (tree.with_extension("json").is_file() && tree.is_dir()).then_some(tree)
+    }
+
+    /// Returns what is known of a source. A file that cannot be read as such is made good from the sidecars.
+    pub fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
+        let dir = self.source_dir(package, source);
+        let bytes = std::fs::read(dir.join("configs.json")).ok()?;
+        serde_json::from_slice(&bytes).ok().or_else(|| self.configs_from_sidecars(package, source))
+    }
+
+    fn configs_from_sidecars(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
+        let sidecars = self.sidecars(package, source);
+        let (_, _, newest) = sidecars.first()?;
+        Some(Configs {
+            source_compiled: newest.source_compiled,
+            linkingto: newest.linkingto.clone(),
+            configs: sidecars.iter().map(|(config, _, sidecar)| (*config, sidecar.config.clone())).collect(),
+        })
+    }
+
+    /// Returns the sidecars of a source's entries with the config hash and the time of last use, last used first.
+    pub fn sidecars(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, SystemTime, Sidecar)> {
+        let items = std::fs::read_dir(self.source_dir(package, source)).into_iter().flatten().flatten();
+        let mut sidecars: Vec<_> = items
+            .filter_map(|item| {
+                let name = item.file_name().into_string().ok()?;
+                let config = name.strip_suffix(".json")?.parse().ok()?;
+                let sidecar = serde_json::from_slice(&std::fs::read(item.path()).ok()?).ok()?;
+                Some((config, item.metadata().ok()?.modified().ok()?, sidecar))
+            })
+            .collect();
+        sidecars.sort_by_key(|(config, used, _)| (std::cmp::Reverse(*used), *config));
+        sidecars
+    }
+
+    /// Returns the sidecar of one entry.
+    pub fn sidecar(&self, package: &PackageName, reference: Reference) -> Option<Sidecar> {
+        serde_json::from_slice(&std::fs::read(self.sidecar_path(package, reference)).ok()?).ok()
+    }
+
+    /// Notes that an entry is used now. A store that cannot be written is used all the same.
+    pub fn touch(&self, package: &PackageName, reference: Reference) {
+        let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+        let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
+        let path = self.sidecar_path(package, reference);
+        if let Err(error) = rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty()) {
+            tracing::debug!(path = %path.display(), %error, "last use is not recorded");
+        }
+    }
+
+    /// Waits until no other process builds this source, and keeps others waiting until the guard is dropped.
+    /// A kernel lock: whoever dies, by whatever means, has released it.
+    pub fn lock_source(&self, package: &PackageName, source: Sha256Digest) -> io::Result<SourceLock> {
+        let dir = self.root.join(".locks").join(&self.platform).join(package);
+        fs::create_dir_all(&dir)?;
+        let file = fs::OpenOptions::new().create(true).append(true).open(dir.join(format!("{source}.lock")))?;
+        file.file().lock()?;
+        Ok(SourceLock { _file: file })
+    }
+
+    /// Makes an empty directory on the store's file system, removed when it is dropped. The first one also sweeps
+    /// what dead processes left in staging.
+    pub fn stage(&self) -> io::Result<StagingDir> {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        if staging.is_none() {
+            *staging = Some(Staging::open(&self.root)?);
+        }
+        staging.as_ref().expect("set just above").dir()
+    }
+
+    /// Makes an installed package at `built`, which lies in a [`StagingDir`] of this store, the entry of `key`.
+    ///
+    /// Afterwards `built` is gone. Losing the race to an equal entry is success, unless `existing` says that the
+    /// new tree is wanted instead. The caller holds the source's lock.
+    pub fn publish(
+        &self,
+        built: &Path,
+        key: &PackageKey,
+        sidecar: &Sidecar,
+        existing: OnExisting,
+    ) -> Result<PathBuf, StoreError> {
+        let description = fs::read(built.join("DESCRIPTION")).unwrap_or_default();
+        if !crate::package::Description::parse(&description).is_built() {
+            return Err(StoreError::NotAPackage(built.to_owned()));
+        }
+        let (package, reference) = (key.package(), key.reference());
+        if existing == OnExisting::Keep
+            && let Some(tree) = self.lookup(package, reference)
+        {
+            remove_all(built)?;
+            return Ok(tree);
+        }
+        make_read_only(built)?;
+        self.write_platform()?;
+        let dir = self.source_dir(package, reference.source);
+        fs::create_dir_all(&dir)?;
+        // Everything of the tree reaches the disk before the sidecar says that it is complete.
+        rustix::fs::syncfs(fs::File::open(built)?).map_err(io::Error::from)?;
+        let tree = self.tree(package, reference);
+        if tree.symlink_metadata().is_ok() {
+            // A tree without sidecar that a crash left, or one to be replaced. Without its sidecar it is no entry.
+            let aside = self.stage()?;
+            let _ = std::fs::remove_file(self.sidecar_path(package, reference));
+            fs::rename(&tree, aside.path().join("replaced"))?;
+        }
+        fs::rename(built, &tree)?;
+        let json = serde_json::to_vec_pretty(sidecar).map_err(io::Error::from)?;
+        write_atomically(&self.sidecar_path(package, reference), &json)?;
+        self.add_config(key, sidecar)?;
+        Ok(tree)
+    }
+
+    fn add_config(&self, key: &PackageKey, sidecar: &Sidecar) -> io::Result<()> {
+        let (package, reference) = (key.package(), key.reference());
+        let mut configs = self.configs(package, reference.source).unwrap_or_default();
+        configs.source_compiled = sidecar.source_compiled;
+        configs.linkingto.clone_from(&sidecar.linkingto);
+        configs.configs.insert(reference.config, key.config().clone());
+        let json = serde_json::to_vec_pretty(&configs)?;
+        write_atomically(&self.source_dir(package, reference.source).join("configs.json"), &json)
+    }
+
+    fn write_platform(&self) -> io::Result<()> {
+        #[derive(Serialize)]
+        struct Platform<'a> {
+            platform: &'a str,
+            description: Vec<&'a str>,
+        }
+        let dir = self.root.join(&self.platform);
+        let path = dir.join("platform.json");
+        if path.exists() {
+            return Ok(());
+        }
+        fs::create_dir_all(&dir)?;
+        let platform = Platform { platform: &self.platform, description: self.description.lines().collect() };
+        write_atomically(&path, &serde_json::to_vec_pretty(&platform)?)
+    }
+}
+
+/// What to do with an entry of the same key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnExisting {
+    /// It is as good as the new one.
+    Keep,
+    /// The new one was asked for (`--rebuild`).
+    Replace,
+}
+
+/// Keeps other processes from building the same source while it lives.
+#[derive(Debug)]
+pub struct SourceLock {
+    _file: fs::File,
+}
+
+impl Sidecar {
+    /// Describes a build that ended now.
+    pub fn new(key: &PackageKey, build: Duration) -> Self {
+        Self {
+            created_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            package: key.package().clone(),
+            version: key.version().to_owned(),
+            source_compiled: false,
+            linkingto: Vec::new(),
+            config: key.config().clone(),
+            linked: key.linked_closure().into_iter().map(|(n, key)| (n.clone(), BuiltAgainst::new(key))).collect(),
+            dependencies: BTreeMap::new(),
+            build_ms: u64::try_from(build.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}

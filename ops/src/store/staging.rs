@@ -1,0 +1,94 @@
+//! Staging: directories beside the store's entries in which builds happen, owned by one process each.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fs_err as fs;
+
+use crate::fs::remove_all;
+
+/// This process's part of `.staging`. Its lock file exists and is locked before the directory exists, so whoever
+/// can take the lock of a directory (or finds none) knows that the owner is dead.
+#[derive(Debug)]
+pub(super) struct Staging {
+    owned: Arc<Owned>,
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct Owned {
+    dir: PathBuf,
+    lock_path: PathBuf,
+    _lock: fs::File,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // What cannot be removed now is ownerless from here on, and swept by the next process.
+        let _ = remove_all(&self.dir);
+        let _ = std::fs::remove_file(&self.lock_path);
+    }
+}
+
+impl Staging {
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
+        let (staging, locks) = (root.join(".staging"), root.join(".locks/staging"));
+        fs::create_dir_all(&staging)?;
+        fs::create_dir_all(&locks)?;
+        sweep(&staging, &locks)?;
+        let uuid = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+        let lock_path = lock_path(&locks, &uuid);
+        let lock = fs::OpenOptions::new().create_new(true).append(true).open(&lock_path)?;
+        lock.file().lock()?;
+        let dir = staging.join(&uuid);
+        fs::create_dir(&dir)?;
+        Ok(Self { owned: Arc::new(Owned { dir, lock_path, _lock: lock }), next: AtomicUsize::new(0) })
+    }
+
+    pub(super) fn dir(&self) -> io::Result<StagingDir> {
+        let dir = self.owned.dir.join(self.next.fetch_add(1, Ordering::Relaxed).to_string());
+        fs::create_dir(&dir)?;
+        Ok(StagingDir { dir, _owned: Arc::clone(&self.owned) })
+    }
+}
+
+fn lock_path(locks: &Path, uuid: &str) -> PathBuf {
+    locks.join(format!("{uuid}.lock"))
+}
+
+fn sweep(staging: &Path, locks: &Path) -> io::Result<()> {
+    for item in fs::read_dir(staging)? {
+        let item = item?;
+        let lock_path = lock_path(locks, &item.file_name().to_string_lossy());
+        let lock = std::fs::File::open(&lock_path);
+        if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_err()) {
+            continue;
+        }
+        tracing::debug!(dir = %item.path().display(), "removing what a dead process left");
+        remove_all(&item.path())?;
+        let _ = std::fs::remove_file(&lock_path);
+    }
+    Ok(())
+}
+
+/// A directory on the store's file system that goes away with this value.
+#[derive(Debug)]
+pub struct StagingDir {
+    dir: PathBuf,
+    _owned: Arc<Owned>,
+}
+
+impl StagingDir {
+    /// Returns the directory.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for StagingDir {
+    fn drop(&mut self) {
+        let _ = remove_all(&self.dir);
+    }
+}

@@ -1,0 +1,199 @@
+//! The JSON of a lockfile as R writes it, and its way into [`Entry`].
+
+use std::collections::BTreeMap;
+
+use larder_ops::package::PackageName;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use super::r_values::{Flag, Metadata, Size, SystemPackages, Text, Texts};
+use super::{BASE_PACKAGES, BinaryPlatform, Entry, Kind, LockfileError};
+
+#[derive(Deserialize)]
+struct Document<P> {
+    lockfile_version: Option<serde_json::Value>,
+    packages: Option<P>,
+    #[serde(rename = "R")]
+    renv_r: Option<IgnoredAny>,
+    #[serde(rename = "Packages")]
+    renv_packages: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawEntry {
+    package: Text,
+    version: Text,
+    r#type: Text,
+    dependencies: Texts,
+    deps: Option<Vec<RawDependency>>,
+    sources: Texts,
+    sha256: Text,
+    filesize: Size,
+    platform: Text,
+    rversion: Text,
+    needscompilation: Flag,
+    install_args: Texts,
+    metadata: Metadata,
+    sysreqs_packages: SystemPackages,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawDependency {
+    package: Text,
+    r#type: Text,
+}
+
+/// Reads the entries that are packages (not `deps`), each with its index in the file, counted from 1.
+pub(super) fn parse(text: &str) -> Result<Vec<(usize, Entry)>, LockfileError> {
+    let document: Document<Vec<RawEntry>> = match serde_json::from_str(text) {
+        Ok(document) => document,
+        Err(error) => return Err(locate(text, error)),
+    };
+    check_head(&document)?;
+    let packages = document.packages.unwrap_or_default();
+    if packages.is_empty() {
+        return Err(LockfileError::NoPackages);
+    }
+    let checked = (1..).zip(packages).map(|(index, raw)| Ok(check(index, raw)?.map(|entry| (index, entry))));
+    checked.filter_map(Result::transpose).collect()
+}
+
+fn check_head<P>(document: &Document<P>) -> Result<(), LockfileError> {
+    match &document.lockfile_version {
+        None if document.renv_r.is_some() || document.renv_packages.is_some() => Err(LockfileError::Renv),
+        None => Err(LockfileError::NoVersion),
+        Some(version) if version.as_f64() == Some(1.0) || version == "1" => Ok(()),
+        Some(version) => Err(LockfileError::Version(version.to_string())),
+    }
+}
+
+/// Finds the entry and field that do not have the expected shape. Only on this path is the text read twice.
+fn locate(text: &str, error: serde_json::Error) -> LockfileError {
+    let Ok(document) = serde_json::from_str::<Document<&RawValue>>(text) else {
+        return LockfileError::Json(error);
+    };
+    if let Err(head) = check_head(&document) {
+        return head;
+    }
+    let entries = document.packages.and_then(|packages| serde_json::from_str::<Vec<&RawValue>>(packages.get()).ok());
+    for (index, entry) in (1..).zip(entries.unwrap_or_default()) {
+        let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(entry.get()) else {
+            return LockfileError::Shape {
+                index,
+                package: "no object".to_owned(),
+                field: String::new(),
+                source: error,
+            };
+        };
+        for (field, value) in &fields {
+            let alone = format!("{{{}:{value}}}", serde_json::Value::from(field.as_str()));
+            if let Err(source) = serde_json::from_str::<RawEntry>(&alone) {
+                let package = fields.get("package").map_or("no name", |name| name.get()).replace('"', "`");
+                return LockfileError::Shape { index, package, field: field.clone(), source };
+            }
+        }
+    }
+    LockfileError::Json(error)
+}
+
+/// Checks one entry; `None` for a `deps` entry, which stands for a project and is no package.
+fn check(index: usize, raw: RawEntry) -> Result<Option<Entry>, LockfileError> {
+    let shown = raw.package.0.as_ref().map_or_else(|| "no name".to_owned(), |name| format!("`{name}`"));
+    let required = |field: &'static str, value: Text| {
+        value.0.ok_or_else(|| LockfileError::MissingField { index, package: shown.clone(), field })
+    };
+    let entry_type = required("type", raw.r#type)?;
+    if entry_type == "deps" {
+        return Ok(None);
+    }
+    let package = PackageName::parse(&required("package", raw.package)?)
+        .map_err(|source| LockfileError::Name { index, source })?;
+    let version = required("version", raw.version)?;
+    let platform = required("platform", raw.platform)?;
+    let rversion = required("rversion", raw.rversion)?;
+    let wrong = |field, problem| LockfileError::Field { index, package: package.clone(), field, problem };
+    if !is_version(&version) {
+        return Err(wrong("version", format!("`{}` is not a version such as 1.2-3", version.escape_debug())));
+    }
+    let kind = kind(&entry_type, &raw.metadata.0).map_err(|(field, problem)| wrong(field, problem))?;
+    let sha256 = match raw.sha256.0.filter(|text| !text.is_empty()) {
+        Some(text) => Some(text.parse().map_err(|error| wrong("sha256", format!("{error}")))?),
+        None => None,
+    };
+    let names = |field, texts: Vec<String>| -> Result<Vec<PackageName>, LockfileError> {
+        let mut names = Vec::with_capacity(texts.len());
+        for text in texts {
+            if text != "R" && !BASE_PACKAGES.contains(&text.as_str()) {
+                names.push(PackageName::parse(&text).map_err(|error| wrong(field, error.to_string()))?);
+            }
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    };
+    let dependencies = names("dependencies", raw.dependencies.0)?;
+    let linking_to = match raw.deps {
+        // `dependencies` includes what it links to, so nothing there means that it links to nothing.
+        None => dependencies.is_empty().then(Vec::new),
+        Some(deps) => {
+            let is_link =
+                |dep: &RawDependency| dep.r#type.0.as_ref().is_some_and(|kind| kind.eq_ignore_ascii_case("linkingto"));
+            Some(names("deps", deps.into_iter().filter(is_link).filter_map(|dep| dep.package.0).collect())?)
+        }
+    };
+    // An `installed` entry has a platform too, but there is nothing to unpack.
+    let is_source = matches!(platform.as_str(), "source" | "*") || kind == Kind::Installed;
+    let binary = (!is_source).then(|| BinaryPlatform {
+        platform,
+        r_minor: rversion.trim_start_matches("R ").split('.').take(2).collect::<Vec<_>>().join("."),
+    });
+    Ok(Some(Entry {
+        version,
+        kind,
+        // Of a binary pak drops what it links to from both lists.
+        linking_to: linking_to.filter(|_| binary.is_none()),
+        dependencies,
+        sources: raw.sources.0,
+        sha256,
+        size_bytes: raw.filesize.0,
+        binary,
+        needs_compilation: raw.needscompilation.0,
+        install_args: raw.install_args.0.iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect(),
+        metadata: raw.metadata.0,
+        system_packages: raw.sysreqs_packages.0,
+        package,
+    }))
+}
+
+fn kind(entry_type: &str, metadata: &BTreeMap<String, String>) -> Result<Kind, (&'static str, String)> {
+    let (field, word) = match metadata.get("RemoteType") {
+        Some(remote) if !remote.is_empty() => ("metadata.RemoteType", remote.as_str()),
+        _ => ("type", entry_type),
+    };
+    let host = match word {
+        "standard" | "cran" | "any" => return Ok(Kind::Repository),
+        "bioc" => return Ok(Kind::Bioc),
+        "url" => return Ok(Kind::Url),
+        "local" => return Ok(Kind::Local),
+        "installed" => return Ok(Kind::Installed),
+        "github" => "github",
+        "gitlab" => "gitlab",
+        "bitbucket" => "bitbucket",
+        "git" => "git",
+        other => return Err((field, format!("larder does not know the type `{}`", other.escape_debug()))),
+    };
+    let text = |field: &str| metadata.get(field).cloned().unwrap_or_default();
+    let sha = text("RemoteSha");
+    if sha.is_empty() {
+        return Err(("metadata.RemoteSha", format!("missing; a `{host}` entry is identified by its commit")));
+    }
+    Ok(Kind::Vcs { host, sha, subdir: text("RemoteSubdir") })
+}
+
+fn is_version(text: &str) -> bool {
+    let is_number = |part: &str| !part.is_empty() && part.bytes().all(|c| c.is_ascii_digit());
+    text.len() <= 100 && text.split(['.', '-']).all(is_number)
+}
