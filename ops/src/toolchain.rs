@@ -149,6 +149,15 @@ impl Toolchain {
         programs
     }
 
+    /// Says whether the C compiler knows `-ffile-prefix-map`: GCC since 8, clang since 10.
+    pub fn maps_file_prefixes(&self) -> bool {
+        let version = self.compilers.get("CC").map_or("", |compiler| &compiler.version);
+        let (is_clang, words) = (version.contains("clang"), version.split_whitespace());
+        let major = words.rev().find_map(|word| word.split('.').next()?.parse::<u32>().ok());
+        let is_gcc = version.contains("GCC") || version.contains("gcc");
+        major.is_some_and(|major| is_clang && major >= 10 || is_gcc && major >= 8)
+    }
+
     /// Returns what R's own library says of a package, or `None` where it lacks it.
     pub fn provided(&self, package: &PackageName) -> Option<Provided> {
         let description = Description::parse(&fs::read(self.library.join(package).join("DESCRIPTION")).ok()?);

@@ -1,0 +1,273 @@
+//! Building one package: a prepared source and a view of its dependencies in, an installed tree and a log out.
+//!
+//! This is the one place that knows `R CMD INSTALL`. It knows neither keys nor the store, so that another way to
+//! run a build (a sandbox, a remote executor) can stand beside it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use fs_err as fs;
+use larder_graph::Stop;
+
+use crate::metadata::UPDATE_RDS;
+use crate::package::PackageName;
+use crate::process::{self, Invocation, ProcessError};
+use crate::toolchain::Toolchain;
+
+/// How packages are built; the same for all packages of a run.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    /// The R that builds.
+    pub toolchain: Toolchain,
+    /// Variables that builds may see besides the fixed ones: PATH, proxies.
+    pub env: Vec<(OsString, OsString)>,
+    /// The user's Makevars; its digest is in every key.
+    pub makevars: Option<PathBuf>,
+    /// How long one build may take.
+    pub timeout: Duration,
+}
+
+/// One build.
+#[derive(Debug)]
+pub struct Build<'a> {
+    /// The package.
+    pub package: &'a PackageName,
+    /// Its prepared source, which the build may change.
+    pub source: &'a Path,
+    /// All that the build may see, with the place of each.
+    pub view: &'a BTreeMap<PackageName, PathBuf>,
+    /// Further arguments of `R CMD INSTALL`.
+    pub install_args: &'a [String],
+    /// A directory for this build alone, on the store's file system.
+    pub scratch: &'a Path,
+    /// The log, created if need be.
+    pub log: &'a Path,
+}
+
+/// Why there is no installed tree.
+#[derive(Debug, thiserror::Error)]
+pub enum InstallError {
+    /// R said no.
+    #[error("`{what}` failed")]
+    Failed {
+        /// What was run, for people.
+        what: &'static str,
+        /// The last lines of its output.
+        tail: Vec<String>,
+    },
+    /// R said yes, but left no package.
+    #[error("`R CMD INSTALL` left no package `{0}`")]
+    NothingInstalled(PackageName),
+    /// The prebuilt package is for another R.
+    #[error("the prebuilt package is for {built}, but this is R {r} on {triple}")]
+    WrongBinary {
+        /// Its `Built` field, shortened.
+        built: String,
+        /// This R's version.
+        r: String,
+        /// This R's platform.
+        triple: String,
+    },
+    /// There is code to compile and nothing to compile it with.
+    #[error("it has code to compile, but this machine has no {}", .0.join(", no "))]
+    NoCompiler(Vec<String>),
+    /// The process did not end by itself.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    /// The file system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// R's clock is set to this in builds, and `Built` says it, so that equal builds give equal bytes.
+const EPOCH: (&str, &str) = ("946684800", "2000-01-01 00:00:00 UTC");
+
+const TAIL_LINES: usize = 25;
+
+impl Builder {
+    /// Installs a source package into `{scratch}/library/{package}` and returns that directory.
+    ///
+    /// R sees the view and its own library, no profile and no variable of the user's. The log is appended to.
+    /// Cancelled or failed, nothing outside `scratch` and the log has changed.
+    pub async fn install(&self, build: &Build<'_>, stop: &Stop) -> Result<PathBuf, InstallError> {
+        if build.source.join("src").is_dir() {
+            let missing = self.toolchain.missing_compilers(self.path());
+            if !missing.is_empty() {
+                return Err(InstallError::NoCompiler(missing));
+            }
+        }
+        let library = self.furnish(build)?;
+        let mut args: Vec<OsString> = ["CMD", "INSTALL", "--no-lock"].map(OsString::from).to_vec();
+        args.push(format!("--built-timestamp={}", EPOCH.1).into());
+        args.push(join("--library=", &library));
+        args.extend(build.install_args.iter().map(OsString::from));
+        args.push(build.source.into());
+        self.run(build, "R CMD INSTALL", args, build.scratch.to_owned(), stop).await?;
+        let installed = library.join(build.package);
+        if installed.join("DESCRIPTION").is_file() {
+            Ok(installed)
+        } else {
+            Err(InstallError::NothingInstalled(build.package.clone()))
+        }
+    }
+
+    /// Runs a repository's `bootstrap.R`, which makes what is in the package but not in version control.
+    pub async fn bootstrap(&self, build: &Build<'_>, stop: &Stop) -> Result<(), InstallError> {
+        self.furnish(build)?;
+        let args = ["--vanilla", "--no-echo", "-f", "bootstrap.R"].map(OsString::from).to_vec();
+        self.run(build, "bootstrap.R", args, build.source.to_owned(), stop).await
+    }
+
+    /// Writes the fields of the file `fields` into `Meta/package.rds` of the unpacked prebuilt package in `build.source`.
+    pub async fn update_metadata(&self, build: &Build<'_>, fields: &Path, stop: &Stop) -> Result<(), InstallError> {
+        self.furnish(build)?;
+        let args = ["--vanilla", "--no-echo", "-e", UPDATE_RDS].map(OsString::from).to_vec();
+        let more = [("LARDER_FIELDS".into(), fields.into())];
+        self.run_with(build, "writing Meta/package.rds", args, build.source.to_owned(), more, stop).await
+    }
+
+    /// Checks the `Built` field of a prebuilt package against this R: `R 4.5.2; x86_64-pc-linux-gnu; 2025-..; unix`.
+    pub fn check_built(&self, built: &str) -> Result<(), InstallError> {
+        let parts: Vec<&str> = built.split(';').map(str::trim).collect();
+        let version = parts.first().and_then(|part| part.strip_prefix("R ")).unwrap_or_default();
+        let triple = parts.get(1).copied().unwrap_or_default();
+        let is_unix = parts.last() == Some(&"unix");
+        let is_same_minor = version.split('.').take(2).eq(self.toolchain.minor().split('.'));
+        // Vendors differ in the middle of the triple (`pc`, `unknown`, `redhat`); processor and system must not.
+        let ends = |triple: &str| {
+            let mut words = triple.split('-');
+            (words.next().map(str::to_owned), words.next_back().map(str::to_owned))
+        };
+        if is_same_minor && is_unix && (triple.is_empty() || ends(triple) == ends(&self.toolchain.triple)) {
+            return Ok(());
+        }
+        let kind = if is_unix { triple.to_owned() } else { parts.last().copied().unwrap_or_default().to_owned() };
+        Err(InstallError::WrongBinary {
+            built: format!("R {version} {kind}").trim_end().to_owned(),
+            r: self.toolchain.version.clone(),
+            triple: self.toolchain.triple.clone(),
+        })
+    }
+
+    fn path(&self) -> &OsStr {
+        self.env.iter().find(|(name, _)| name == "PATH").map_or(OsStr::new(""), |(_, path)| path)
+    }
+
+    /// Makes the directories that a build finds itself in; returns its library.
+    fn furnish(&self, build: &Build<'_>) -> io::Result<PathBuf> {
+        let [library, view, home, tmp] = ["library", "view", "home", "tmp"].map(|name| build.scratch.join(name));
+        if library.is_dir() {
+            return Ok(library);
+        }
+        for dir in [&library, &view, &home, &tmp] {
+            fs::create_dir_all(dir)?;
+        }
+        for (package, tree) in build.view {
+            fs_err::os::unix::fs::symlink(tree, view.join(package))?;
+        }
+        fs::write(build.scratch.join("Makevars"), self.makevars(build))?;
+        Ok(library)
+    }
+
+    /// The user's Makevars if there is one, and then a flag that keeps this build's path out of what it compiles.
+    fn makevars(&self, build: &Build<'_>) -> String {
+        let mut text = String::new();
+        if let Some(user) = &self.makevars {
+            text = format!("include {}\n", user.display());
+        }
+        if self.toolchain.maps_file_prefixes() {
+            for flags in ["CFLAGS", "CXXFLAGS", "CXX11FLAGS", "CXX14FLAGS", "CXX17FLAGS", "CXX20FLAGS", "CXX23FLAGS"] {
+                let _ = std::fmt::Write::write_fmt(
+                    &mut text,
+                    format_args!("{flags} += -ffile-prefix-map={}=.\n", build.source.display()),
+                );
+            }
+        }
+        text
+    }
+
+    async fn run(
+        &self,
+        build: &Build<'_>,
+        what: &'static str,
+        args: Vec<OsString>,
+        cwd: PathBuf,
+        stop: &Stop,
+    ) -> Result<(), InstallError> {
+        self.run_with(build, what, args, cwd, [], stop).await
+    }
+
+    async fn run_with<const N: usize>(
+        &self,
+        build: &Build<'_>,
+        what: &'static str,
+        args: Vec<OsString>,
+        cwd: PathBuf,
+        more: [(OsString, OsString); N],
+        stop: &Stop,
+    ) -> Result<(), InstallError> {
+        if let Some(dir) = build.log.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(build.log)?;
+        writeln!(log, "larder: {what} of {} with R {}", build.package, self.toolchain.version)?;
+        let invocation = Invocation {
+            program: self.toolchain.r.clone(),
+            args,
+            env: self.environment(build).into_iter().chain(more).collect(),
+            cwd,
+            log,
+            timeout: self.timeout,
+        };
+        let ended = process::run(invocation, stop).await;
+        let mut log = fs::OpenOptions::new().append(true).open(build.log)?;
+        match &ended {
+            Ok(status) => writeln!(log, "larder: {what}: {status}")?,
+            Err(error) => writeln!(log, "larder: {what}: {error}")?,
+        }
+        if ended?.success() { Ok(()) } else { Err(InstallError::Failed { what, tail: tail(build.log)? }) }
+    }
+
+    fn environment(&self, build: &Build<'_>) -> Vec<(OsString, OsString)> {
+        let scratch = |name: &str| build.scratch.join(name).into_os_string();
+        // A path that does not exist: R falls back to the user's own where such a variable is empty.
+        let nothing = || scratch("nothing");
+        let mut env: Vec<(OsString, OsString)> = self.env.clone();
+        env.extend([
+            ("R_LIBS".into(), scratch("view")),
+            ("R_LIBS_USER".into(), nothing()),
+            ("R_LIBS_SITE".into(), nothing()),
+            ("R_PROFILE_USER".into(), nothing()),
+            ("R_ENVIRON_USER".into(), nothing()),
+            ("R_MAKEVARS_USER".into(), scratch("Makevars")),
+            ("HOME".into(), scratch("home")),
+            ("TMPDIR".into(), scratch("tmp")),
+            ("LC_ALL".into(), "C.UTF-8".into()),
+            ("TZ".into(), "UTC".into()),
+            ("SOURCE_DATE_EPOCH".into(), EPOCH.0.into()),
+        ]);
+        env
+    }
+}
+
+fn join(prefix: &str, path: &Path) -> OsString {
+    let mut text = OsString::from(prefix);
+    text.push(path);
+    text
+}
+
+/// Returns the last lines of a log, without larder's own and without blank ones.
+fn tail(log: &Path) -> io::Result<Vec<String>> {
+    const BYTES_MAX: u64 = 64 << 10;
+    let mut file = fs::File::open(log)?;
+    let size = file.metadata()?.len();
+    file.seek(io::SeekFrom::Start(size.saturating_sub(BYTES_MAX)))?;
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines: Vec<_> = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with("larder: ")).collect();
+    Ok(lines[lines.len().saturating_sub(TAIL_LINES)..].iter().map(|line| (*line).to_owned()).collect())
+}

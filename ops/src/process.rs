@@ -1,0 +1,144 @@
+//! Child processes in groups of their own: output captured, ended together, nobody left behind.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use fs_err as fs;
+use larder_graph::Stop;
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::process::Command;
+
+/// What to run. The child gets no environment but `env`, and no standard input.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// Its whole environment.
+    pub env: Vec<(OsString, OsString)>,
+    /// Where it runs.
+    pub cwd: PathBuf,
+    /// Where its standard output and error are appended.
+    pub log: fs::File,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// Why a process did not come to an end of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// It did not start.
+    #[error("cannot start `{program}`: {source}")]
+    Spawn {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// It took too long, and was ended with all its children.
+    #[error("took longer than {}, and was ended", humantime::format_duration(*.0))]
+    TimedOut(Duration),
+    /// It was ended because the run was asked to stop.
+    #[error("stopped")]
+    Stopped,
+    /// The system refused something else.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// How long a process group may take to end cleanly once asked to.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Runs a process to its end. When the time is over or a stop is requested the whole group is asked to end
+/// (SIGTERM), and killed after five seconds or when the stop is forced. Afterwards no process of the group is left.
+///
+/// Must not be dropped half-way: the group would lose its keeper (the child itself is killed even then).
+pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, ProcessError> {
+    let Invocation { program, args, env, cwd, log, timeout } = invocation;
+    let log = log.into_file();
+    let mut command = Command::new(&program);
+    command.args(args).env_clear().envs(env).current_dir(cwd).process_group(0).kill_on_drop(true);
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    let mut child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
+    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+    let signal = |signal| group.map_or(Ok(()), |group| kill_process_group(group, signal));
+    let ended = tokio::select! {
+        status = child.wait() => Ok(status?),
+        () = stop.requested() => Err(ProcessError::Stopped),
+        () = tokio::time::sleep(timeout) => Err(ProcessError::TimedOut(timeout)),
+    };
+    if ended.is_err() {
+        let _ = signal(Signal::TERM);
+        tokio::select! {
+            _ = child.wait() => {}
+            () = stop.forced() => {}
+            () = tokio::time::sleep(GRACE) => {}
+        }
+    }
+    // Whatever the child has left behind is in its group still.
+    let _ = signal(Signal::KILL);
+    child.wait().await?;
+    ended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, dir: &std::path::Path, timeout: Duration) -> Invocation {
+        Invocation {
+            program: "/bin/sh".into(),
+            args: vec!["-c".into(), script.into()],
+            env: vec![("PATH".into(), "/usr/bin:/bin".into())],
+            cwd: dir.to_owned(),
+            log: fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap(),
+            timeout,
+        }
+    }
+
+    #[tokio::test]
+    async fn output_and_status_are_kept_and_the_environment_is_clean() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = run(shell("env; echo oops >&2; exit 3", dir.path(), Duration::MAX), &Stop::new()).await.unwrap();
+        assert_eq!(status.code(), Some(3));
+        let log = fs::read_to_string(dir.path().join("log")).unwrap();
+        assert!(log.contains("oops") && !log.contains("CARGO"), "{log}");
+    }
+
+    #[tokio::test]
+    async fn what_takes_too_long_is_ended_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let script = "sleep 1000 & echo $! > child; wait";
+        let ended = run(shell(script, dir.path(), Duration::from_millis(300)), &Stop::new()).await;
+        assert!(matches!(ended, Err(ProcessError::TimedOut(_))), "{ended:?}");
+        assert_is_gone(dir.path());
+    }
+
+    #[tokio::test]
+    async fn children_do_not_outlive_the_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let status = run(shell("sleep 1000 & echo $! > child", dir.path(), Duration::MAX), &Stop::new()).await.unwrap();
+        assert!(status.success());
+        assert_is_gone(dir.path());
+    }
+
+    #[tokio::test]
+    async fn a_forced_stop_does_not_wait_for_what_ignores_the_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = Stop::new();
+        stop.force();
+        let ended = run(shell("trap '' TERM; echo $$ > child; sleep 1000", dir.path(), Duration::MAX), &stop).await;
+        assert!(matches!(ended, Err(ProcessError::Stopped)), "{ended:?}");
+    }
+
+    /// A killed grandchild is a zombie until init reaps it: gone means that it no longer runs.
+    fn assert_is_gone(dir: &std::path::Path) {
+        let pid = fs::read_to_string(dir.join("child")).unwrap();
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        assert!(stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "), "{stat}");
+    }
+}
