@@ -1,0 +1,151 @@
+//! What a run tells while it goes, and what it leaves: how each vertex ended.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crate::dag::VertexId;
+use crate::error::Failure;
+use crate::op::{Op, Phase, Shared};
+
+/// Something that happened, told in the order in which it did.
+pub enum Event<'a, O: Op> {
+    /// A phase of a vertex starts.
+    Started {
+        /// The vertex.
+        vertex: VertexId,
+        /// What it starts with.
+        phase: Phase,
+    },
+    /// An op tells of its work. Never comes after its vertex settled.
+    Progress {
+        /// The vertex.
+        vertex: VertexId,
+        /// What it tells.
+        progress: O::Progress,
+    },
+    /// A cache could not be asked; the vertex goes on as if it had nothing.
+    LoadFailed {
+        /// The vertex.
+        vertex: VertexId,
+        /// Why.
+        error: &'a O::Error,
+    },
+    /// A vertex reached its end. Comes exactly once for each.
+    Settled {
+        /// The vertex.
+        vertex: VertexId,
+        /// How it ended.
+        settled: &'a Settled<O>,
+    },
+}
+
+/// How a vertex ended.
+pub struct Settled<O: Op> {
+    /// The vertex's final key, if it came to have one.
+    pub key: Option<O::Key>,
+    /// What became of it.
+    pub outcome: Outcome<O>,
+    /// The time since its first phase started; zero if none did.
+    pub duration: Duration,
+}
+
+/// What became of a vertex.
+pub enum Outcome<O: Op> {
+    /// A cache had the result.
+    Loaded(O::Output),
+    /// The result was made.
+    Executed(O::Output),
+    /// It could not be made.
+    Failed(Failure<O::Error>),
+    /// It was not tried, because something else failed.
+    Skipped {
+        /// The vertex that really failed, not one in between.
+        because: VertexId,
+    },
+    /// It was not tried or not finished, because the run was asked to stop.
+    Stopped,
+}
+
+impl<O: Op> Outcome<O> {
+    /// Returns the result, if there is one.
+    pub fn output(&self) -> Option<&O::Output> {
+        match self {
+            Self::Loaded(output) | Self::Executed(output) => Some(output),
+            Self::Failed(_) | Self::Skipped { .. } | Self::Stopped => None,
+        }
+    }
+
+    /// Returns why the vertex failed, if it did so itself.
+    pub fn failure(&self) -> Option<&Failure<O::Error>> {
+        match self {
+            Self::Failed(failure) => Some(failure),
+            _ => None,
+        }
+    }
+}
+
+/// How every vertex ended; written by the run's loop, each place once, and read by its tasks.
+pub(crate) struct Table<O: Op> {
+    places: Box<[OnceLock<Place<O>>]>,
+}
+
+struct Place<O: Op> {
+    settled: Settled<O>,
+    /// The inputs that are no edges of the graph; none for most.
+    late_inputs: Box<[VertexId]>,
+}
+
+impl<O: Op> Table<O> {
+    pub(crate) fn new(n_vertices: usize) -> Self {
+        Self { places: std::iter::repeat_with(OnceLock::new).take(n_vertices).collect() }
+    }
+
+    pub(crate) fn settle(&self, vertex: VertexId, settled: Settled<O>, late_inputs: Box<[VertexId]>) -> &Settled<O> {
+        &self.places[vertex.index()].get_or_init(|| Place { settled, late_inputs }).settled
+    }
+
+    pub(crate) fn settled(&self, vertex: VertexId) -> Option<&Settled<O>> {
+        self.places[vertex.index()].get().map(|place| &place.settled)
+    }
+
+    pub(crate) fn late_inputs(&self, vertex: VertexId) -> &[VertexId] {
+        self.places[vertex.index()].get().map_or(&[], |place| &place.late_inputs)
+    }
+}
+
+/// How a whole run ended: every vertex is settled.
+pub struct Report<O: Op> {
+    shared: Arc<Shared<O>>,
+}
+
+impl<O: Op> Report<O> {
+    /// Takes over a table in which nothing is missing.
+    pub(crate) fn new(shared: Arc<Shared<O>>) -> Self {
+        Self { shared }
+    }
+
+    /// Returns how `vertex` ended.
+    pub fn settled(&self, vertex: VertexId) -> &Settled<O> {
+        self.shared.table.settled(vertex).expect("a run ends when every vertex is settled")
+    }
+
+    /// Returns the result of `vertex`, if it has one.
+    pub fn output(&self, vertex: VertexId) -> Option<&O::Output> {
+        self.settled(vertex).outcome.output()
+    }
+
+    /// Returns how every vertex ended, by index.
+    pub fn iter(&self) -> impl Iterator<Item = (VertexId, &Settled<O>)> + '_ {
+        self.shared.dag.vertices().map(|vertex| (vertex, self.settled(vertex)))
+    }
+
+    /// Returns the vertices that failed themselves, by index.
+    pub fn failures(&self) -> impl Iterator<Item = (VertexId, &Failure<O::Error>)> + '_ {
+        self.iter().filter_map(|(vertex, settled)| Some((vertex, settled.outcome.failure()?)))
+    }
+
+    /// Says whether every vertex has its result.
+    pub fn is_success(&self) -> bool {
+        self.iter().all(|(_, settled)| settled.outcome.output().is_some())
+    }
+}
