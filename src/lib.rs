@@ -1,1 +1,6 @@
 //! Turns a pak lockfile into a complete R package library.
+
+pub mod event;
+pub mod exit;
+pub mod report;
+pub mod ui;
