@@ -9,6 +9,8 @@ mod json;
 mod lines;
 mod style;
 mod summary;
+#[cfg(test)]
+mod testing;
 
 use std::io::{self, Write};
 use std::time::Instant;

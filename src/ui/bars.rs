@@ -109,3 +109,121 @@ impl ProgressTracker for Picture {
         let _ = w.write_str(&text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use indicatif::{InMemoryTerm, TermLike as _};
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::event::{Outcome, Settled, Step};
+    use crate::ui::Verbosity;
+    use crate::ui::lines::Detail;
+    use crate::ui::testing::{failed, fetched, plain, plan, report, settled, started};
+
+    /// A terminal of 12 rows and 60 columns, and a run on it whose clock is ours.
+    struct Screen {
+        term: InMemoryTerm,
+        bars: Bars,
+        start: Instant,
+    }
+
+    /// Does what the driver of a terminal does to lines.
+    struct Driver(InMemoryTerm);
+
+    impl Write for Driver {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.write_str(&str::from_utf8(bytes).unwrap().replace('\n', "\r\n"))?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Screen {
+        fn new() -> Self {
+            let term = InMemoryTerm::new(12, 60);
+            // Ahead of the real clock, so that the ticks that indicatif adds never count.
+            let start = Instant::now() + Duration::from_secs(3600);
+            let voice = Voice { palette: plain(), verbosity: Verbosity::Normal, detail: Detail::News };
+            let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
+            let bars = Bars::new(voice, target, Arc::new(|| (12, 60)), Box::new(Driver(term.clone())), start);
+            Self { term, bars, start }
+        }
+
+        fn at(&mut self, ms: u64, events: &[Event]) -> String {
+            for event in events {
+                self.bars.handle(event, self.start + Duration::from_millis(ms));
+            }
+            self.bars.bar.tick();
+            self.term.contents()
+        }
+    }
+
+    #[test]
+    fn what_runs_moves_below_what_stays() {
+        let mut screen = Screen::new();
+        screen.at(0, &[plan(8), started("cli", Step::Build), started("BH", Step::Fetch), started("R6", Step::Fetch)]);
+        screen.at(0, &[Event::Settled(settled("warm", Outcome::Loaded)), fetched("R6", 9, 9)]);
+        assert_snapshot!(screen.at(62_000, &[fetched("BH", 1 << 20, 3 << 20)]), @"
+        ⠋ ━━━───────────────────── 1/8  1m02s  1 loaded
+          building cli 1.0  1m02s
+          fetching BH 1.0   1m02s  1.00 MiB of 3.00 MiB
+        ");
+        let cli = Settled { duration: Duration::from_secs(62), ..settled("cli", Outcome::Ingested) };
+        let events = [Event::Settled(cli), Event::Settled(failed("xml2")), started("BH", Step::Build)];
+        assert_snapshot!(screen.at(62_500, &events), @"
+        ingested   cli 1.0 (1m02s)
+        failed     xml2 1.0 (8.2s): R CMD INSTALL ended with status
+        1
+        ⠴ ━━━━━━━━━─────────────── 3/8  1m02s  1 loaded, 1 ingested…
+          building BH 1.0     0s
+        ");
+        let all = [settled("warm", Outcome::Loaded), settled("cli", Outcome::Ingested)];
+        assert_snapshot!(screen.at(63_000, &[Event::Finished(report(&all))]), @"
+        ingested   cli 1.0 (1m02s)
+        failed     xml2 1.0 (8.2s): R CMD INSTALL ended with status
+        1
+        Installed 2 packages in 3m12s (1 loaded, 1 ingested)
+        ");
+    }
+
+    #[test]
+    fn more_packages_than_rows_are_counted() {
+        let mut screen = Screen::new();
+        let events: Vec<_> = (0..20).map(|i| started(&format!("p{i:02}"), Step::Build)).collect();
+        screen.at(0, &[plan(20)]);
+        assert_snapshot!(screen.at(2_000, &events), @"
+        ⠋ ──────────────────────── 0/20  2s
+          building p00 1.0     0s
+          building p01 1.0     0s
+          building p02 1.0     0s
+          building p03 1.0     0s
+          building p04 1.0     0s
+          building p05 1.0     0s
+          … and 14 more
+        ");
+    }
+
+    #[test]
+    fn a_short_run_shows_only_its_summary() {
+        let mut screen = Screen::new();
+        assert_eq!(screen.at(0, &[plan(1), started("cli", Step::Link)]), "");
+        assert_eq!(screen.at(99, &[Event::Settled(settled("cli", Outcome::Kept))]), "");
+        let done = Event::Finished(report(&[settled("cli", Outcome::Kept)]));
+        assert_eq!(screen.at(99, &[done]), "Library is up to date: 1 package in 3m12s");
+    }
+
+    #[test]
+    fn leaving_early_leaves_a_clean_screen() {
+        let mut screen = Screen::new();
+        screen.at(0, &[plan(1)]);
+        assert_ne!(screen.at(5_000, &[started("cli", Step::Build)]), "");
+        drop(screen.bars);
+        assert_eq!(screen.term.contents(), "");
+    }
+}

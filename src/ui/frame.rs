@@ -16,7 +16,7 @@ use crate::ui::summary::tally;
 const DELAY: Duration = Duration::from_millis(100);
 
 /// Rows that are left to what was printed before, so that the frame never fills the screen.
-const ROWS_KEPT: usize = 4;
+const ROWS_KEPT: usize = 3;
 
 const BAR_WIDTH: usize = 24;
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
@@ -94,14 +94,14 @@ impl Frame {
         }
     }
 
-    /// Returns the lines to show, joined; nothing at all in a run's first moment. No line is wider than the screen.
+    /// Returns the lines to show; nothing at all in a run's first moment. No line is wider than the screen.
     pub(super) fn render(&self, rows: usize, columns: usize, palette: Palette) -> String {
         if self.now - self.started < DELAY || self.n_vertices == 0 {
             return String::new();
         }
         let busy: Vec<_> = self.running.iter().filter(|it| !it.is_waiting).collect();
-        // One row is the bar's; when not all fit, one more says how many do not.
-        let fit = rows.saturating_sub(ROWS_KEPT + 1);
+        // The bar and the empty row below take two; when not all packages fit, a row says how many do not.
+        let fit = rows.saturating_sub(ROWS_KEPT + 2);
         let n_shown = if busy.len() <= fit { busy.len() } else { fit.saturating_sub(1) };
         let (shown, rest) = busy.split_at(n_shown);
 
@@ -114,8 +114,12 @@ impl Frame {
         if !rest.is_empty() {
             lines.push(palette.faint().apply_to(format!("  … and {} more", rest.len())).to_string());
         }
-        let lines: Vec<_> = lines.iter().map(|line| truncate_str(line, columns, "…")).collect();
-        lines.join("\n")
+        let mut text: String = lines.iter().map(|line| truncate_str(line, columns, "…") + "\n").collect();
+        // The cursor rests at the start of an empty row: what the terminal echoes of a Ctrl-C, and the prompt after a
+        // kill, land there. Indicatif alone leaves it at the right edge, where an echo shifts the picture by a row.
+        text.push_str(&" ".repeat(columns));
+        text.push('\r');
+        text
     }
 
     fn bar(&self, palette: Palette) -> String {
@@ -126,7 +130,7 @@ impl Frame {
         let done = palette.good().apply_to("━".repeat(filled));
         let todo = palette.faint().apply_to("─".repeat(BAR_WIDTH - filled));
         format!(
-            "{} {done}{todo} {n_settled}/{} {}  {}",
+            "{} {done}{todo} {n_settled}/{}  {}  {}",
             SPINNER[spin],
             self.n_vertices,
             humane_secs(elapsed),

@@ -175,3 +175,85 @@ fn text(path: &Path) -> String {
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::event::{Outcome, Step};
+    use crate::ui::testing::{Written, failed, fetched, plan, report, settled, started};
+
+    fn lines(events: &[(u64, Event)]) -> String {
+        let (written, start) = (Written::default(), Instant::now());
+        let mut json = Json::new(Box::new(written.clone()));
+        for (at_ms, event) in events {
+            json.handle(event, start + Duration::from_millis(*at_ms));
+        }
+        written.text()
+    }
+
+    #[test]
+    fn every_event_has_its_shape() {
+        let recompiled = Settled {
+            because: Some("Rcpp 1.0.14 -> 1.0.15".to_owned()),
+            key: Some("aa/bb".to_owned()),
+            duration: Duration::from_millis(1_234),
+            ..settled("later", Outcome::Recompiled)
+        };
+        let events = [
+            plan(2),
+            started("later", Step::Fetch),
+            fetched("later", 1_024, 9_000),
+            Event::Progress { package: recompiled.package.clone(), step: Step::Build, current: 1, total: None },
+            Event::Settled(recompiled.clone()),
+            Event::Settled(failed("xml2")),
+            Event::Warning { message: "a \"word\"\n".to_owned() },
+            Event::Finished(report(&[recompiled, failed("xml2")])),
+        ];
+        let events: Vec<_> = (0..).step_by(100).zip(events).collect();
+        assert_snapshot!(lines(&events), @r#"
+        {"v":1,"reason":"plan","platform":"4.2-linux","vertices":2,"library":"library","store":"store"}
+        {"v":1,"reason":"vertex-started","package":"later","version":"1.0","step":"fetch"}
+        {"v":1,"reason":"vertex-progress","package":"later","step":"fetch","current":1024,"total":9000}
+        {"v":1,"reason":"vertex-progress","package":"later","step":"build","current":1,"total":null}
+        {"v":1,"reason":"vertex-settled","package":"later","version":"1.0","outcome":"recompiled","because":"Rcpp 1.0.14 -> 1.0.15","key":"aa/bb","duration_ms":1234,"log":null,"error":null}
+        {"v":1,"reason":"vertex-settled","package":"xml2","version":"1.0","outcome":"failed","because":null,"key":null,"duration_ms":8200,"log":"logs/build.log","error":"R CMD INSTALL ended with status 1"}
+        {"v":1,"reason":"warning","message":"a \"word\"\n"}
+        {"v":1,"reason":"finished","outcome":"failed","counts":{"loaded":0,"recompiled":1,"ingested":0,"kept":0,"provided":0,"failed":1,"skipped":0},"duration_ms":192000}
+        "#);
+    }
+
+    #[test]
+    fn progress_is_limited_per_package() {
+        let events = [
+            (0, fetched("cli", 1, 9)),
+            (99, fetched("cli", 2, 9)),
+            (99, fetched("xml2", 3, 9)),
+            (100, fetched("cli", 4, 9)),
+            (150, fetched("cli", 9, 9)),
+        ];
+        let text = lines(&events);
+        let shown: Vec<_> = text.lines().filter_map(|line| line.split("current\":").nth(1)?.get(..1)).collect();
+        assert_eq!(shown, ["1", "3", "4"]);
+    }
+
+    #[test]
+    fn a_reader_that_goes_away_does_not_end_the_run() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut json = Json::new(Box::new(Closed));
+        json.handle(&plan(1), Instant::now());
+        json.handle(&plan(1), Instant::now());
+        assert!(json.out.is_none());
+    }
+}

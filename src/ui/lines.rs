@@ -55,7 +55,7 @@ impl Voice {
                 format!("{:<10} {package} {}", "building", clean(version))
             }
             Event::Plan { platform, n_vertices, library, store } if self.verbosity == Verbosity::Verbose => format!(
-                "{} for {}, library {}, store {}",
+                "{} for {}, into library `{}`, by way of store `{}`",
                 packages(*n_vertices),
                 clean(platform),
                 clean(&library.display().to_string()),
@@ -96,5 +96,78 @@ fn reason(settled: &Settled) -> Option<String> {
         (Some(failure), _) => Some(failure.message.clone()),
         (None, Some(failed)) if settled.outcome == Outcome::Skipped => Some(format!("{failed} failed")),
         (None, because) => because.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::ui::testing::{Written, failed, plain, plan, settled, skipped, started};
+
+    fn lines(verbosity: Verbosity, detail: Detail) -> String {
+        let took = |ms, settled| Settled { duration: Duration::from_millis(ms), ..settled };
+        let because = |why: &str, settled| Settled { because: Some(why.to_owned()), ..settled };
+        let written = Written::default();
+        let mut lines = Lines::new(Voice { palette: plain(), verbosity, detail }, Box::new(written.clone()));
+        lines.handle(&plan(8));
+        lines.handle(&started("cli", Step::Fetch));
+        lines.handle(&started("cli", Step::Build));
+        lines.handle(&Event::Warning { message: "copying:\x1b[2J no hard links".to_owned() });
+        for settled in [
+            settled("R6", Outcome::Kept),
+            took(12, because("interface unchanged", settled("curl", Outcome::Loaded))),
+            settled("methods", Outcome::Provided),
+            took(12_300, settled("cli", Outcome::Ingested)),
+            took(4_100, because("Rcpp 1.0.14 -> 1.0.15", settled("later", Outcome::Recompiled))),
+            failed("xml2"),
+            skipped("rvest", "xml2"),
+            settled("units", Outcome::Skipped),
+        ] {
+            lines.handle(&Event::Settled(settled));
+        }
+        written.text()
+    }
+
+    #[test]
+    fn each_settled_package_has_a_line() {
+        assert_snapshot!(lines(Verbosity::Normal, Detail::Everything), @"
+        warning: copying: no hard links
+        kept       R6 1.0
+        loaded     curl 1.0 (12ms): interface unchanged
+        provided   methods 1.0
+        ingested   cli 1.0 (12.3s)
+        recompiled later 1.0 (4.1s): Rcpp 1.0.14 -> 1.0.15
+        failed     xml2 1.0 (8.2s): R CMD INSTALL ended with status 1
+        skipped    rvest 1.0: xml2 failed
+        skipped    units 1.0
+        ");
+    }
+
+    #[test]
+    fn news_are_what_was_worked_on_or_went_wrong() {
+        assert_snapshot!(lines(Verbosity::Normal, Detail::News), @"
+        warning: copying: no hard links
+        ingested   cli 1.0 (12.3s)
+        recompiled later 1.0 (4.1s): Rcpp 1.0.14 -> 1.0.15
+        failed     xml2 1.0 (8.2s): R CMD INSTALL ended with status 1
+        skipped    rvest 1.0: xml2 failed
+        ");
+    }
+
+    #[test]
+    fn verbose_tells_the_places_and_the_beginnings() {
+        let text = lines(Verbosity::Verbose, Detail::Nothing);
+        assert_snapshot!(text, @"
+        8 packages for 4.2-linux, into library `library`, by way of store `store`
+        building   cli 1.0
+        warning: copying: no hard links
+        ");
+    }
+
+    #[test]
+    fn quiet_says_nothing_on_the_way() {
+        assert_eq!(lines(Verbosity::Quiet, Detail::Nothing), "");
     }
 }

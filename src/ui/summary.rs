@@ -120,3 +120,88 @@ pub(super) fn error(message: &str, hints: &[String], palette: Palette) -> String
     lines.extend(hints.iter().map(|hint| format!("{} {}\n", palette.advice().apply_to("hint:"), clean(hint))));
     lines.concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+    use crate::ui::testing::{failed, plain, report, settled, skipped};
+
+    fn say(report: &Report) -> String {
+        summary(report, plain(), Verbosity::Normal)
+    }
+
+    #[test]
+    fn success_counts_and_times() {
+        let mut all = vec![settled("cli", Outcome::Ingested), settled("later", Outcome::Recompiled)];
+        all.extend((0..61).map(|i| settled(&format!("p{i}"), Outcome::Loaded)));
+        assert_eq!(say(&report(&all)), "Installed 63 packages in 3m12s (61 loaded, 1 recompiled, 1 ingested)\n");
+        assert_eq!(summary(&report(&all), plain(), Verbosity::Quiet), "");
+    }
+
+    #[test]
+    fn nothing_to_do_says_so() {
+        let kept = report(&[settled("cli", Outcome::Kept)]);
+        assert_eq!(say(&kept), "Library is up to date: 1 package in 3m12s\n");
+        assert_eq!(say(&Report::default()), "Library is up to date: 0 packages in 0ms\n");
+    }
+
+    #[test]
+    fn a_failure_shows_rs_words_the_log_and_the_way_out() {
+        let mut xml2 = failed("xml2");
+        xml2.failure = Some(Failure {
+            message: "R CMD INSTALL ended with status 1".to_owned(),
+            log_tail: ["\x1b[31mlibxml-2.0\x1b[0m was not found", "", "ERROR: configuration failed"]
+                .map(Into::into)
+                .into(),
+            missing_system_packages: vec!["libxml2-dev".to_owned(), "pkg-config".to_owned()],
+            hint: Some("or take the binary".to_owned()),
+        });
+        let all = [
+            settled("cli", Outcome::Ingested),
+            xml2,
+            skipped("xslt", "xml2"),
+            failed("sf"),
+            skipped("rvest", "xml2"),
+            skipped("tmap", "sf"),
+            settled("units", Outcome::Skipped),
+        ];
+        assert_snapshot!(say(&report(&all)), @"
+
+        xml2 1.0 failed: R CMD INSTALL ended with status 1
+          | libxml-2.0 was not found
+          |
+          | ERROR: configuration failed
+          log: logs/build.log
+          missing system packages: libxml2-dev, pkg-config
+          hint: run `apt-get install libxml2-dev pkg-config`
+          hint: or take the binary
+
+        sf 1.0 failed: R CMD INSTALL ended with status 1
+          log: logs/build.log
+
+        skipped because sf failed: tmap
+        skipped because xml2 failed: rvest, xslt
+        not started: 1 package; `--keep-going` goes on after a failure
+        2 failed, 4 skipped in 3m12s; 1 finished and kept in the store
+        ");
+        assert_eq!(summary(&report(&all), plain(), Verbosity::Quiet), say(&report(&all)), "quiet is not mute");
+    }
+
+    #[test]
+    fn an_interrupt_says_what_is_kept() {
+        let mut report = report(&[settled("cli", Outcome::Ingested), settled("units", Outcome::Skipped)]);
+        report.outcome = RunOutcome::Interrupted;
+        assert_snapshot!(say(&report), @"Interrupted after 3m12s: 1 of 2 packages finished and kept in the store; the library is as it was");
+    }
+
+    #[test]
+    fn errors_come_with_hints() {
+        let hints = ["run `renv::snapshot()` again".to_owned()];
+        assert_snapshot!(error("renv.lock: package `xml2` has no `Version`", &hints, plain()), @"
+        error: renv.lock: package `xml2` has no `Version`
+        hint: run `renv::snapshot()` again
+        ");
+    }
+}
