@@ -9,7 +9,7 @@ import re
 import tarfile
 from pathlib import Path
 
-# Any fixed time will do; this one is later than every file's original time, so that `make` sees nothing from the future.
+# Any fixed time will do; all files are equally old, so that `make` takes nothing for out of date.
 TIME = 1_750_000_000
 
 # What R itself brings on Debian; recommended packages (MASS, Matrix ...) are packages of their own there.
@@ -74,7 +74,7 @@ class Source:
         return all(satisfies(r_version, op, version) for name, op, version in self.needs("Depends") if name == "R")
 
     def as_built(self) -> "Source":
-        """The package with what `R CMD build` adds to DESCRIPTION; an original made from a repository's tree lacks it."""
+        """The package with what `R CMD build` adds to DESCRIPTION; an original made from a VCS tree lacks it."""
         added = ""
         if "NeedsCompilation" not in self.fields:
             added += f"NeedsCompilation: {'yes' if self.is_compiled() else 'no'}\n"
@@ -123,4 +123,5 @@ def read_dependencies(field: str) -> list[tuple[str, str, str]]:
 def satisfies(version: str, op: str, wanted: str) -> bool:
     """Compares as R's `package_version` does; an empty operator is always satisfied."""
     have, want = ([int(part) for part in re.split(r"[.-]", text)] for text in (version, wanted or "0"))
-    return {"": True, ">=": have >= want, ">": have > want, "<=": have <= want, "<": have < want, "==": have == want}[op]
+    outcomes = {">=": have >= want, ">": have > want, "<=": have <= want, "<": have < want, "==": have == want}
+    return outcomes.get(op, True)

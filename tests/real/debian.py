@@ -1,7 +1,7 @@
 """Original CRAN tarballs out of the source archive that this machine's apt already trusts.
 
-Knows apt: where its sources are, how to read a Sources index, how to fetch one file. Everything it writes lies in the folder
-it is given; the machine's own apt configuration and state are read, never changed. Knows nothing about R.
+Knows apt: where its sources are, how to read a Sources index, how to fetch one file. Everything it writes lies in the
+folder it is given; the machine's own apt configuration and state are read, never changed. Knows nothing about R.
 """
 
 import os
@@ -71,9 +71,9 @@ class Archive:
         if os.geteuid() == 0:
             # Else apt fetches as `_apt`, which may not be able to write here.
             settings["APT::Sandbox::User"] = "root"
-        # A container's apt may run clean-up commands after an update; they are about the machine, not about this folder.
-        clear = self.folder / "apt.conf"
-        return ["-c", str(clear)] + [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
+        # A container's apt may run clean-up commands after an update: they are about the machine, not about this folder.
+        configuration = ["-c", str(self.folder / "apt.conf")]
+        return configuration + [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
     def _read_indexes(self) -> dict[str, dict[str, Original]]:
         uri, signed_by, suites = machine_archive()
@@ -85,8 +85,9 @@ class Archive:
         (self.folder / "apt.conf").write_text("#clear APT::Update;\n")
 
         update = subprocess.run(["apt-get", *self._options(), "update"], capture_output=True, text=True)
-        wanted = ["apt-get", *self._options(), "indextargets", "--format", "$(RELEASE) $(CODENAME) $(REPO_URI) $(FILENAME)"]
-        targets = subprocess.run([*wanted, "Created-By: Sources"], capture_output=True, text=True).stdout
+        columns = "$(RELEASE) $(CODENAME) $(REPO_URI) $(FILENAME)"
+        indexes = ["apt-get", *self._options(), "indextargets", "--format", columns, "Created-By: Sources"]
+        targets = subprocess.run(indexes, capture_output=True, text=True).stdout
         found = {}
         for release, codename, repository, file in (line.split(" ", 3) for line in targets.splitlines()):
             text = subprocess.run([APT_HELPER, "cat-file", file], capture_output=True, text=True).stdout
@@ -140,7 +141,8 @@ def machine_entries():
 def deb822_entries(text: str):
     text = re.sub(r"^#.*\n", "", text, flags=re.M)
     for stanza in re.split(r"\n\s*\n", text):
-        fields = {name.lower(): value for name, value in re.findall(r"^([\w-]+):[ \t]*(.*(?:\n[ \t]+.*)*)", stanza, re.M)}
+        pairs = re.findall(r"^([\w-]+):[ \t]*(.*(?:\n[ \t]+.*)*)", stanza, re.M)
+        fields = {name.lower(): value for name, value in pairs}
         if "uris" not in fields or fields.get("enabled", "yes").strip().lower() in ("no", "false", "0"):
             continue
         key = fields.get("signed-by", "").strip()

@@ -29,12 +29,15 @@ from debian import Archive, ArchiveError
 
 # Closed under Depends, Imports and LinkingTo. Small ones are preferred; no compile takes longer than RcppEigen's.
 PACKAGES = """
-    cachem cli cpp11 data.table digest dplyr fansi fastmap generics glue jsonlite later lifecycle magrittr memoise minqa
+    cachem cli cpp11 data.table dplyr fansi fastmap generics glue jsonlite later lifecycle magrittr memoise minqa
     pillar pkgconfig plyr promises purrr R6 Rcpp RcppEigen rlang tibble tidyselect timechange utf8 vctrs withr
 """.split()
 
 # Some entries have no digest, as entries of repositories that publish none: the first digest seen is then what counts.
 WITHOUT_DIGEST = {"cpp11", "fansi", "minqa", "pkgconfig", "withr"}
+
+# The exit code when the archive cannot be reached; every other failure is 1.
+NO_ARCHIVE = 3
 
 LOCKFILES = ["real.lock", "upgrade.lock", "broken.lock", "wrongsha.lock"]
 
@@ -64,7 +67,7 @@ def main() -> int:
             sources, suites = bring(cache, r_version=head["r_version"].split()[2])
         except ArchiveError as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
+            return NO_ARCHIVE
         check_closed(sources)
         files = write_repository(cache, head, sources)
         lines = [describe(source, suites[name]) for name, source in sources.items()]
@@ -76,7 +79,7 @@ def main() -> int:
 
 
 def bring(cache: Path, r_version: str) -> tuple[dict[str, Source], dict[str, str]]:
-    """Every package from the first suite that serves it and has a version for this R; downloads only what is missing."""
+    """Every package from the first suite that serves one for this R; downloads only what is missing."""
     archive = Archive(cache / "apt")
     known = read_json(cache / "originals.json")
     sources, suites = {}, {}
@@ -151,7 +154,8 @@ def write_repository(cache: Path, head: dict[str, str], sources: dict[str, Sourc
 def describe(source: Source, suite: str) -> str:
     compiled = "compiled" if source.is_compiled() else "R only"
     links = source.linking_to()
-    return f"{source.name:11} {source.version:10} {suite:9} {compiled:9} {'links to ' + ', '.join(links) if links else ''}".rstrip()
+    linking = f"links to {', '.join(links)}" if links else ""
+    return f"{source.name:11} {source.version:10} {suite:9} {compiled:9} {linking}".rstrip()
 
 
 def digest_of_scripts() -> str:

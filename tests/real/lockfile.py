@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-import subprocess
 import re
+import subprocess
 from pathlib import Path
 
 from cran import DEPENDENCY_FIELDS, Source
