@@ -138,7 +138,7 @@ mod tests {
     /// A killed grandchild is a zombie until init reaps it: gone means that it no longer runs.
     fn assert_is_gone(dir: &std::path::Path) {
         let pid = fs::read_to_string(dir.join("child")).unwrap();
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
         assert!(stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "), "{stat}");
     }
 }

@@ -153,7 +153,7 @@ impl Store {
     /// Returns what is known of a source. A file that cannot be read as such is made good from the sidecars.
     pub fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
         let dir = self.source_dir(package, source);
-        let bytes = std::fs::read(dir.join("configs.json")).ok()?;
+        let bytes = fs::read(dir.join("configs.json")).ok()?;
         serde_json::from_slice(&bytes).ok().or_else(|| self.configs_from_sidecars(package, source))
     }
 
@@ -169,12 +169,12 @@ impl Store {
 
     /// Returns the sidecars of a source's entries with the config hash and the time of last use, last used first.
     pub fn sidecars(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, SystemTime, Sidecar)> {
-        let items = std::fs::read_dir(self.source_dir(package, source)).into_iter().flatten().flatten();
+        let items = fs::read_dir(self.source_dir(package, source)).into_iter().flatten().flatten();
         let mut sidecars: Vec<_> = items
             .filter_map(|item| {
                 let name = item.file_name().into_string().ok()?;
                 let config = name.strip_suffix(".json")?.parse().ok()?;
-                let sidecar = serde_json::from_slice(&std::fs::read(item.path()).ok()?).ok()?;
+                let sidecar = serde_json::from_slice(&fs::read(item.path()).ok()?).ok()?;
                 Some((config, item.metadata().ok()?.modified().ok()?, sidecar))
             })
             .collect();
@@ -184,7 +184,7 @@ impl Store {
 
     /// Returns the sidecar of one entry.
     pub fn sidecar(&self, package: &PackageName, reference: Reference) -> Option<Sidecar> {
-        serde_json::from_slice(&std::fs::read(self.sidecar_path(package, reference)).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.sidecar_path(package, reference)).ok()?).ok()
     }
 
     /// Notes that an entry is used now. A store that cannot be written is used all the same.
@@ -249,7 +249,7 @@ impl Store {
         if tree.symlink_metadata().is_ok() {
             // A tree without sidecar that a crash left, or one to be replaced. Without its sidecar it is no entry.
             let aside = self.stage()?;
-            let _ = std::fs::remove_file(self.sidecar_path(package, reference));
+            let _ = fs::remove_file(self.sidecar_path(package, reference));
             fs::rename(&tree, aside.path().join("replaced"))?;
         }
         fs::rename(built, &tree)?;

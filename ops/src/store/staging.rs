@@ -28,7 +28,7 @@ impl Drop for Owned {
     fn drop(&mut self) {
         // What cannot be removed now is ownerless from here on, and swept by the next process.
         let _ = remove_all(&self.dir);
-        let _ = std::fs::remove_file(&self.lock_path);
+        let _ = fs::remove_file(&self.lock_path);
     }
 }
 
@@ -62,13 +62,13 @@ fn sweep(staging: &Path, locks: &Path) -> io::Result<()> {
     for item in fs::read_dir(staging)? {
         let item = item?;
         let lock_path = lock_path(locks, &item.file_name().to_string_lossy());
-        let lock = std::fs::File::open(&lock_path);
-        if lock.as_ref().is_ok_and(|lock| lock.try_lock().is_err()) {
+        let lock = fs::File::open(&lock_path);
+        if lock.as_ref().is_ok_and(|lock| lock.file().try_lock().is_err()) {
             continue;
         }
         tracing::debug!(dir = %item.path().display(), "removing what a dead process left");
         remove_all(&item.path())?;
-        let _ = std::fs::remove_file(&lock_path);
+        let _ = fs::remove_file(&lock_path);
     }
     Ok(())
 }

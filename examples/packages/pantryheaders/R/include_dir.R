@@ -1,0 +1,3 @@
+include_dir <- function() {
+  system.file("include", package = "pantryheaders")
+}
