@@ -2,6 +2,8 @@
 
 pub mod event;
 pub mod exit;
+pub mod host;
 pub mod lockfile;
+pub mod plan;
 pub mod report;
 pub mod ui;

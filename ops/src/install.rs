@@ -12,7 +12,7 @@ use std::time::Duration;
 use fs_err as fs;
 use larder_graph::Stop;
 
-use crate::metadata::UPDATE_RDS;
+use crate::metadata::{UPDATE_RDS, with_fields};
 use crate::package::PackageName;
 use crate::process::{self, Invocation, ProcessError};
 use crate::toolchain::Toolchain;
@@ -121,11 +121,18 @@ impl Builder {
         self.run(build, "bootstrap.R", args, build.source.to_owned(), stop).await
     }
 
-    /// Writes the fields of the file `fields` into `Meta/package.rds` of the unpacked prebuilt package in `build.source`.
-    pub async fn update_metadata(&self, build: &Build<'_>, fields: &Path, stop: &Stop) -> Result<(), InstallError> {
+    /// Writes `fields` into `Meta/package.rds` of the unpacked prebuilt package in `build.source`.
+    pub async fn update_metadata(
+        &self,
+        build: &Build<'_>,
+        fields: &BTreeMap<String, String>,
+        stop: &Stop,
+    ) -> Result<(), InstallError> {
         self.furnish(build)?;
+        let file = build.scratch.join("fields.dcf");
+        fs::write(&file, with_fields(b"", fields))?;
         let args = ["--vanilla", "--no-echo", "-e", UPDATE_RDS].map(OsString::from).to_vec();
-        let more = [("LARDER_FIELDS".into(), fields.into())];
+        let more = [("LARDER_FIELDS".into(), file.into())];
         self.run_with(build, "writing Meta/package.rds", args, build.source.to_owned(), more, stop).await
     }
 

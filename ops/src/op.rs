@@ -1,0 +1,355 @@
+//! What one vertex of the graph does: the package's way from a lockfile entry to a tree in the store.
+//!
+//! ```text
+//! cache_map(0)   the key as the plan knows it; else the source is fetched and its DESCRIPTION asked
+//! load           the store has it, or the library does
+//! cache_map(1)   the source is fetched and unpacked, ahead of its turn, and the key made from what is really in it
+//! execute        built (or a prebuilt package checked), made read-only, published
+//! ```
+//!
+//! It does not know the other vertices' work, and nothing of the library but that a package may be there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use larder_graph::{CacheMap, Context, Inputs, Op, Phase, Resources, VertexId};
+
+use crate::explain::difference;
+use crate::fetch::Fetcher;
+use crate::install::{Build, Builder, InstallError};
+use crate::key::{ConfigMap, PackageKey};
+use crate::library::{self, Record};
+use crate::package::PackageName;
+use crate::recipe::{Recipe, provided_key};
+use crate::store::{BuiltAgainst, OnExisting, Sidecar, Store};
+
+mod error;
+mod log;
+mod prepare;
+
+pub use error::OpError;
+pub use log::Logs;
+use prepare::Prepared;
+
+/// The pool that building takes one unit of.
+pub const CPU: &str = "cpu";
+/// The pool that downloading takes one unit of.
+pub const NETWORK: &str = "network";
+
+/// What all vertices of a run share.
+#[derive(Debug)]
+pub struct Workshop {
+    /// Where results are kept.
+    pub store: Store,
+    /// The library's directory and what larder put there before.
+    pub library: (PathBuf, Record),
+    /// Brings sources.
+    pub fetcher: Fetcher,
+    /// Runs builds.
+    pub builder: Builder,
+    /// Which vertex is which package.
+    pub ids: HashMap<PackageName, VertexId>,
+    /// Says whether a change of Depends or Imports rebuilds a package too (`--rebuild-when imports`).
+    pub rebuilds_when_imports_change: bool,
+}
+
+/// What is to be done for one package.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// The package.
+    pub package: PackageName,
+    /// Its version.
+    pub version: String,
+    /// Where its source comes from.
+    pub origin: Origin,
+    /// How to make its key, where that is known without the source.
+    pub recipe: Option<Recipe>,
+    /// The first field of its source hash, where that hash takes in the content: `url` or `local`.
+    pub content_kind: Option<&'static str>,
+    /// Its source hash, unless it takes in the content.
+    pub source_hash: Option<crate::digest::Sha256Digest>,
+    /// What a prebuilt package is for, if the lockfile says that it is one.
+    pub binary_platform: Option<String>,
+    /// The `@`-entries of a build from source.
+    pub special: ConfigMap,
+    /// What it needs, LinkingTo included.
+    pub dependencies: Vec<PackageName>,
+    /// What goes into its DESCRIPTION.
+    pub metadata: BTreeMap<String, String>,
+    /// Further arguments of `R CMD INSTALL`.
+    pub install_args: Vec<String>,
+    /// Whether to build it although the store has it.
+    pub is_rebuilt: bool,
+    /// What building it is expected to cost, in milliseconds.
+    pub weight_ms: u64,
+}
+
+/// Where a package comes from.
+#[derive(Debug, Clone)]
+pub enum Origin {
+    /// R's own library.
+    Provided,
+    /// An archive.
+    Archive {
+        /// Where it is, in the order to try.
+        sources: Vec<String>,
+        /// What it must be.
+        sha256: Option<crate::digest::Sha256Digest>,
+        /// What its first-seen record is filed under.
+        identity: String,
+        /// The folder of the package in it, empty for the top.
+        subdir: String,
+        /// Whether it is a repository, with files that do not belong to the package.
+        is_repository: bool,
+    },
+    /// A directory on this machine.
+    Directory(PathBuf),
+}
+
+/// A vertex that came to its end.
+#[derive(Debug)]
+pub struct Done {
+    /// Where the tree is; `None` for what R itself provides.
+    pub tree: Option<PathBuf>,
+    /// How it got there.
+    pub how: How,
+    /// The log of the build, if there was one.
+    pub log: Option<PathBuf>,
+}
+
+/// How a vertex ended well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum How {
+    /// R itself has it.
+    Provided,
+    /// The library has it already.
+    Kept,
+    /// The store had it.
+    Loaded,
+    /// The source was built before, but with something else.
+    Recompiled {
+        /// What differs.
+        because: String,
+    },
+    /// It was not known before.
+    Ingested,
+}
+
+/// What an operation tells while it works.
+#[derive(Debug, Clone)]
+pub enum Progress {
+    /// A download begins.
+    Fetching,
+    /// A build begins.
+    Building,
+    /// Bytes of the download so far, and in all if the server says so.
+    Bytes(u64, Option<u64>),
+    /// Something that the user should know.
+    Warning(String),
+}
+
+/// The work of one vertex.
+#[derive(Debug)]
+pub struct PackageOp {
+    /// What is to be done.
+    pub spec: Spec,
+    workshop: Arc<Workshop>,
+    prepared: Mutex<Option<Prepared>>,
+}
+
+impl PackageOp {
+    /// Joins what is to be done with what it is done with.
+    pub fn new(spec: Spec, workshop: Arc<Workshop>) -> Self {
+        Self { spec, workshop, prepared: Mutex::new(None) }
+    }
+
+    fn map(&self, recipe: Recipe) -> Result<CacheMap<Arc<PackageKey>>, OpError> {
+        let mut provided = BTreeMap::new();
+        let mut linked = Vec::new();
+        for name in recipe.inputs() {
+            if let Some(id) = self.workshop.ids.get(name) {
+                linked.push((name.clone(), *id));
+            } else if let Some(found) = self.workshop.builder.toolchain.provided(name) {
+                provided.insert(name.clone(), Arc::new(provided_key(name, &found)));
+            } else {
+                return Err(OpError::LinkedNowhere(name.clone()));
+            }
+        }
+        let (names, ids): (Vec<_>, Vec<_>) = linked.into_iter().unzip();
+        Ok(CacheMap::new(ids, move |keys: &[Arc<PackageKey>]| {
+            let mut all = provided;
+            all.extend(names.into_iter().zip(keys.iter().cloned()));
+            Arc::new(recipe.key(&all))
+        }))
+    }
+
+    fn key_of_provided(&self) -> Result<Arc<PackageKey>, OpError> {
+        let toolchain = &self.workshop.builder.toolchain;
+        match toolchain.provided(&self.spec.package) {
+            Some(provided) => Ok(Arc::new(provided_key(&self.spec.package, &provided))),
+            None => Err(OpError::NotProvided { library: toolchain.library.clone() }),
+        }
+    }
+
+    fn find(&self, key: &PackageKey) -> Option<Done> {
+        let (package, reference) = (key.package(), key.reference());
+        let Workshop { store, library: (library, record), .. } = &*self.workshop;
+        let is_kept = record.get(package) == Some(reference) && library::has_package(library, package);
+        let stored = store.lookup(package, reference);
+        if stored.is_some() {
+            store.touch(package, reference);
+        }
+        let how = if is_kept { How::Kept } else { How::Loaded };
+        let tree = stored.or_else(|| is_kept.then(|| library.join(package)))?;
+        Some(Done { tree: Some(tree), how, log: None })
+    }
+}
+
+impl Op for PackageOp {
+    type Key = Arc<PackageKey>;
+    type Output = Arc<Done>;
+    type Error = OpError;
+    type Progress = Progress;
+
+    fn weight(&self) -> u64 {
+        self.spec.weight_ms
+    }
+
+    fn resources(&self, phase: Phase) -> Resources {
+        match (phase, &self.spec.origin) {
+            (_, Origin::Provided) | (Phase::Load, _) => Resources::none(),
+            (Phase::CacheMap(0), _) if self.spec.recipe.is_some() => Resources::none(),
+            (Phase::CacheMap(0 | 1), _) => Resources::none().take(NETWORK, 1),
+            (Phase::CacheMap(_), _) => Resources::none(),
+            (Phase::Execute, _) => Resources::none().take(CPU, 1),
+        }
+    }
+
+    async fn cache_map(&self, index: usize, cx: &Context<Self>) -> Result<Option<CacheMap<Self::Key>>, OpError> {
+        let is_provided = matches!(self.spec.origin, Origin::Provided);
+        Ok(match (index, &self.spec.recipe) {
+            (0, _) if is_provided => Some(CacheMap::leaf(self.key_of_provided()?)),
+            (0, Some(recipe)) => Some(self.map(recipe.clone())?),
+            (0, None) => Some(self.map(self.learn(cx).await?)?),
+            (1, _) if !is_provided => Some(self.map(self.prepare(cx).await?)?),
+            _ => None,
+        })
+    }
+
+    async fn load(&self, key: &Self::Key, _: &Context<Self>) -> Result<Option<Self::Output>, OpError> {
+        if matches!(self.spec.origin, Origin::Provided) {
+            return Ok(Some(Arc::new(Done { tree: None, how: How::Provided, log: None })));
+        }
+        if self.spec.is_rebuilt {
+            return Ok(None);
+        }
+        Ok(self.find(key).map(Arc::new))
+    }
+
+    async fn execute(&self, key: &Self::Key, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<Done>, OpError> {
+        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let prepared = prepared.expect("the last cache map has prepared the source");
+        let store = &self.workshop.store;
+        let _lock = {
+            let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
+            blocking(move || workshop.store.lock_source(key.package(), key.reference().source)).await?
+        };
+        // Another process may have built it while this one waited.
+        if !self.spec.is_rebuilt
+            && let Some(done) = self.find(key)
+        {
+            return Ok(Arc::new(done));
+        }
+        let how = self.how(key);
+        let ids: HashMap<VertexId, &PackageName> = self.workshop.ids.iter().map(|(name, id)| (*id, name)).collect();
+        let closure = inputs.closure();
+        let view: BTreeMap<PackageName, PathBuf> =
+            closure.iter().filter_map(|(id, done)| Some((ids[id].clone(), done.tree.clone()?))).collect();
+        cx.report(Progress::Building);
+        let logs = Logs::new(store.root());
+        let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
+        let start = Instant::now();
+        let built = match self.build(&prepared, &view, &log, cx).await {
+            Ok(built) => built,
+            Err(source) => return Err(OpError::Build { log: logs.mark_failed(&log), source }),
+        };
+        let mut sidecar = Sidecar::new(key, start.elapsed());
+        sidecar.linkingto.clone_from(&prepared.recipe.linking_to);
+        sidecar.source_compiled = built.join("libs").is_dir() && !prepared.is_binary;
+        sidecar.dependencies = self.dependencies(&view);
+        let existing = if self.spec.is_rebuilt { OnExisting::Replace } else { OnExisting::Keep };
+        let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
+        let tree = blocking(move || {
+            let tree = workshop.store.publish(&built, &key, &sidecar, existing);
+            drop(prepared);
+            tree
+        });
+        let tree = tree.await?;
+        Ok(Arc::new(Done { tree: Some(tree), how, log: Some(log) }))
+    }
+}
+
+impl PackageOp {
+    async fn build(
+        &self,
+        prepared: &Prepared,
+        view: &BTreeMap<PackageName, PathBuf>,
+        log: &Path,
+        cx: &Context<Self>,
+    ) -> Result<PathBuf, InstallError> {
+        let builder = &self.workshop.builder;
+        let build = Build {
+            package: &self.spec.package,
+            source: &prepared.package_dir,
+            view,
+            install_args: &self.spec.install_args,
+            scratch: prepared.staging.path(),
+            log,
+        };
+        if prepared.is_binary {
+            if !self.spec.metadata.is_empty() && prepared.package_dir.join("Meta/package.rds").is_file() {
+                builder.update_metadata(&build, &self.spec.metadata, cx.stop()).await?;
+            }
+            return Ok(prepared.package_dir.clone());
+        }
+        if prepared.needs_bootstrap {
+            builder.bootstrap(&build, cx.stop()).await?;
+        }
+        builder.install(&build, cx.stop()).await
+    }
+
+    /// Says whether this is a recompilation, and why, or something new.
+    fn how(&self, key: &PackageKey) -> How {
+        let source = key.reference().source;
+        let earlier = self.workshop.store.sidecars(key.package(), source);
+        match earlier.into_iter().find(|(config, ..)| *config != key.reference().config) {
+            Some((_, _, sidecar)) => How::Recompiled { because: difference(&sidecar, key) },
+            None => How::Ingested,
+        }
+    }
+
+    /// Tells what of the view is in the store, by its place there.
+    fn dependencies(&self, view: &BTreeMap<PackageName, PathBuf>) -> BTreeMap<PackageName, BuiltAgainst> {
+        let against = |name: &PackageName, tree: &PathBuf| {
+            let sidecar = fs_err::read(tree.with_extension("json")).ok()?;
+            let sidecar: Sidecar = serde_json::from_slice(&sidecar).ok()?;
+            let source = tree.parent()?.file_name()?.to_str()?.parse().ok()?;
+            let config = tree.file_name()?.to_str()?.parse().ok()?;
+            let reference = crate::key::Reference { source, config };
+            Some((name.clone(), BuiltAgainst { version: sidecar.version, reference }))
+        };
+        view.iter().filter_map(|(name, tree)| against(name, tree)).collect()
+    }
+}
+
+/// Runs what waits for the disk where it keeps nobody else waiting.
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}

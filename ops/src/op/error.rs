@@ -1,0 +1,89 @@
+//! Why a package did not come to its end.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::fetch::FetchError;
+use crate::install::InstallError;
+use crate::package::PackageName;
+use crate::process::ProcessError;
+use crate::store::StoreError;
+use crate::unpack::UnpackError;
+
+/// Why a package did not come to its end. Nothing of it is in the store.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say what each variant and field is")]
+pub enum OpError {
+    #[error("the lockfile takes it from R's own library, but `{library}` does not have it")]
+    NotProvided { library: PathBuf },
+    #[error("it links to `{0}`, which is neither in the lockfile nor in R's own library")]
+    LinkedNowhere(PackageName),
+    #[error("its source is the package `{found}`")]
+    WrongPackage { found: String },
+    #[error("`{0}` does not exist or is no directory with a DESCRIPTION")]
+    NoDirectory(PathBuf),
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    #[error(transparent)]
+    Unpack(#[from] UnpackError),
+    #[error(transparent)]
+    Binary(InstallError),
+    #[error("{source}")]
+    Build { log: PathBuf, source: InstallError },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl OpError {
+    /// Returns the last lines of the build's output, if there was a build.
+    pub fn tail(&self) -> &[String] {
+        match self {
+            Self::Build { source: InstallError::Failed { tail, .. }, .. } => tail,
+            _ => &[],
+        }
+    }
+
+    /// Returns the log of the build, if there was one.
+    pub fn log(&self) -> Option<&PathBuf> {
+        match self {
+            Self::Build { log, .. } => Some(log),
+            _ => None,
+        }
+    }
+
+    /// Says whether the machine is at fault, not the package: no compiler, disk full, no permission.
+    pub fn is_environment(&self) -> bool {
+        match self {
+            Self::Build { source: InstallError::NoCompiler(_), .. } => true,
+            Self::Io(error)
+            | Self::Store(StoreError::Io(error))
+            | Self::Unpack(UnpackError::Io(error))
+            | Self::Build { source: InstallError::Io(error) | InstallError::Process(ProcessError::Io(error)), .. } => {
+                is_environment(error)
+            }
+            _ => false,
+        }
+    }
+
+    /// Returns the programs that building needed and this machine lacks.
+    pub fn missing_programs(&self) -> &[String] {
+        match self {
+            Self::Build { source: InstallError::NoCompiler(programs), .. } => programs,
+            _ => &[],
+        }
+    }
+}
+
+/// Says whether an error of the file system is about the machine: full, read-only, forbidden.
+pub fn is_environment(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::FileTooLarge
+    )
+}

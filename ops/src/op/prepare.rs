@@ -1,0 +1,151 @@
+//! Bringing a package's source: fetched, unpacked, made ready, and asked what it links to.
+
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use larder_graph::Context;
+
+use super::{OpError, Origin, PackageOp, Progress, blocking};
+use crate::digest::Sha256Digest;
+use crate::fetch::{Fetched, Request};
+use crate::key::{BINARY, ConfigMap};
+use crate::package::{Description, PackageName};
+use crate::recipe::Recipe;
+use crate::source;
+use crate::store::StagingDir;
+use crate::unpack::{self, unpack};
+
+/// A source that is ready to be built.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) staging: StagingDir,
+    pub(super) package_dir: PathBuf,
+    pub(super) is_binary: bool,
+    pub(super) needs_bootstrap: bool,
+    pub(super) recipe: Recipe,
+}
+
+impl PackageOp {
+    /// Looks into the source only as far as the key needs.
+    pub(super) async fn learn(&self, cx: &Context<Self>) -> Result<Recipe, OpError> {
+        match &self.spec.origin {
+            Origin::Archive { subdir, .. } => {
+                let fetched = self.fetch(cx).await?;
+                let file = [subdir.as_str(), "DESCRIPTION"].join("/").trim_start_matches('/').to_owned();
+                let archive = fetched.path.clone();
+                let bytes = blocking(move || unpack::peek(&archive, &file)).await?.unwrap_or_default();
+                self.recipe(&Description::parse(&bytes), Some(&fetched.digest))
+            }
+            // Its digest is part of the key, so all of it has to be read anyway.
+            Origin::Directory(_) | Origin::Provided => self.prepare(cx).await,
+        }
+    }
+
+    /// Makes the source ready to be built, in a staging directory that lives until the build is over.
+    pub(super) async fn prepare(&self, cx: &Context<Self>) -> Result<Recipe, OpError> {
+        let staging = {
+            let workshop = Arc::clone(&self.workshop);
+            blocking(move || workshop.store.stage()).await?
+        };
+        let into = staging.path().join("source");
+        let (package_dir, content, is_tree) = match &self.spec.origin {
+            Origin::Archive { subdir, is_repository, .. } => {
+                let fetched = self.fetch(cx).await?;
+                let options = unpack::Options {
+                    subdir: Some(subdir.clone()).filter(|subdir| !subdir.is_empty()),
+                    ..unpack::Options::default()
+                };
+                let stop = cx.stop().clone();
+                let unpacked = blocking(move || unpack(&fetched.path, &into, &options, &|| stop.is_requested())).await?;
+                (unpacked.package_dir, Some(fetched.digest), *is_repository)
+            }
+            Origin::Directory(dir) => {
+                if !dir.join("DESCRIPTION").is_file() {
+                    return Err(OpError::NoDirectory(dir.clone()));
+                }
+                let (dir, copy) = (dir.clone(), into.clone());
+                let digest = blocking(move || {
+                    source::copy(&dir, &copy)?;
+                    source::digest(&copy)
+                });
+                (into, Some(digest.await?), true)
+            }
+            Origin::Provided => unreachable!("what R provides has no source"),
+        };
+        let (dir, metadata) = (package_dir.clone(), self.spec.metadata.clone());
+        let description = blocking(move || {
+            if is_tree {
+                source::prune(&dir)?;
+            }
+            source::finish(&dir, &metadata)
+        });
+        let description = description.await?;
+        let recipe = self.recipe(&description, content.as_ref())?;
+        let prepared = Prepared {
+            is_binary: description.is_built(),
+            needs_bootstrap: is_tree
+                && description.get("Config/build/bootstrap").is_some_and(|value| value.eq_ignore_ascii_case("true"))
+                && package_dir.join("bootstrap.R").is_file(),
+            recipe: recipe.clone(),
+            package_dir,
+            staging,
+        };
+        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared);
+        Ok(recipe)
+    }
+
+    async fn fetch(&self, cx: &Context<Self>) -> Result<Fetched, OpError> {
+        let Origin::Archive { sources, sha256, identity, .. } = &self.spec.origin else {
+            unreachable!("only archives are fetched");
+        };
+        let fetcher = &self.workshop.fetcher;
+        if let Some(fetched) = fetcher.cached(identity, sha256.as_ref()) {
+            return Ok(fetched);
+        }
+        cx.report(Progress::Fetching);
+        let what = format!("{} {}", self.spec.package, self.spec.version);
+        let request = Request { what: &what, identity: identity.clone(), sources, sha256: *sha256 };
+        let progress = |current, total| cx.report(Progress::Bytes(current, total));
+        let fetched = fetcher.fetch(request, progress, cx.stop()).await?;
+        cx.report(Progress::Bytes(fetched.size, Some(fetched.size)));
+        Ok(fetched)
+    }
+
+    /// Makes the recipe from what the source says of itself.
+    fn recipe(&self, description: &Description, content: Option<&Sha256Digest>) -> Result<Recipe, OpError> {
+        let spec = &self.spec;
+        match description.get("Package") {
+            Some(name) if spec.package == *name => {}
+            found => return Err(OpError::WrongPackage { found: found.unwrap_or("").to_owned() }),
+        }
+        let source = match (spec.content_kind, content, spec.source_hash) {
+            (Some(kind), Some(content), _) => source_hash(kind, &spec.package, &spec.version, content),
+            (_, _, Some(known)) => known,
+            _ => unreachable!("a source hash is known or made from the content"),
+        };
+        let mut special = spec.special.clone();
+        let mut linking_to = description.packages("LinkingTo");
+        if let Some(built) = description.get("Built") {
+            self.workshop.builder.check_built(built).map_err(OpError::Binary)?;
+            // Compiled elsewhere, against headers that nobody here knows.
+            linking_to.clear();
+            let platform = spec.binary_platform.clone().unwrap_or_else(|| self.workshop.builder.toolchain.triple.clone());
+            special = ConfigMap::from_iter([(BINARY, platform)]);
+        }
+        let is_strict = self.workshop.rebuilds_when_imports_change;
+        let imports = if is_strict { spec.dependencies.clone() } else { Vec::new() };
+        Ok(Recipe {
+            package: spec.package.clone(),
+            version: spec.version.clone(),
+            source,
+            linking_to,
+            imports,
+            special,
+        })
+    }
+}
+
+/// Returns the source hash of a package that is known by its content (`url`, `local`).
+pub fn source_hash(kind: &str, package: &PackageName, version: &str, content: &Sha256Digest) -> Sha256Digest {
+    Sha256Digest::of_fields([kind, package.as_str(), version, &content.to_string()])
+}
