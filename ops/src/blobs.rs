@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::digest::Sha256Digest;
-pub(crate) use partial::Partial;
+pub(crate) use partial::{Earlier, Partial};
 
 /// A directory of downloads. Clones share it.
 #[derive(Debug, Clone)]
