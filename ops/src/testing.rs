@@ -257,10 +257,10 @@ fn answer(mut connection: &TcpStream, shared: &Shared) -> io::Result<()> {
     };
     write_head(connection, status, &headers, body.len())?;
     connection.write_all(&body[..n_first])?;
-    if let Some(Fault::HangAfter(_)) = fault {
-        if hang(shared) {
-            connection.write_all(&body[n_first..])?;
-        }
+    if let Some(Fault::HangAfter(_)) = fault
+        && hang(shared)
+    {
+        connection.write_all(&body[n_first..])?;
     }
     Ok(())
 }
@@ -297,9 +297,8 @@ fn respond(connection: &TcpStream, status: u16, headers: &[(&str, String)], body
 
 fn write_head(mut connection: &TcpStream, status: u16, headers: &[(&str, String)], length: usize) -> io::Result<()> {
     let mut head = format!("HTTP/1.1 {status} Scripted\r\nContent-Length: {length}\r\nConnection: close\r\n");
-    for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
-    }
+    let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+    head.extend(lines);
     head.push_str("\r\n");
     connection.write_all(head.as_bytes())
 }

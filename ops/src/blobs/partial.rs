@@ -41,13 +41,12 @@ impl Partial {
     /// Opens the partial download of `url`. Reads what is there, so call it where blocking is allowed.
     pub(crate) fn open(blobs: &Blobs, url: &str, earlier: Earlier) -> io::Result<Self> {
         let path = blobs.dir.join("partial").join(Sha256Digest::of(url.as_bytes()).to_string());
-        let (path, own, file) = match lock(&path)? {
-            Some(file) => (path, None, file),
-            None => {
-                let (file, own) = blobs.temporary()?.into_parts();
-                let path = own.to_path_buf();
-                (path.clone(), Some(own), File::from_parts(file, path))
-            }
+        let (path, own, file) = if let Some(file) = lock(&path)? {
+            (path, None, file)
+        } else {
+            let (file, own) = blobs.temporary()?.into_parts();
+            let path = own.to_path_buf();
+            (path.clone(), Some(own), File::from_parts(file, path))
         };
         let (blobs, hasher) = (blobs.clone(), Hasher::default());
         let mut partial = Self { blobs, path, own, file, len: 0, hasher, validator: None };

@@ -111,10 +111,12 @@ impl Credentials {
         if let Some(given) = [url, first].into_iter().filter(|from| from.origin() == url.origin()).find_map(in_url) {
             return Some(given);
         }
-        if let Some(token) = &self.github_token {
-            if url.scheme() == "https" && url.port().is_none() && GITHUB_HOSTS.contains(&host.as_str()) {
-                return Some(Authorization::Bearer(token.clone()));
-            }
+        if let Some(token) = &self.github_token
+            && url.scheme() == "https"
+            && url.port().is_none()
+            && GITHUB_HOSTS.contains(&host.as_str())
+        {
+            return Some(Authorization::Bearer(token.clone()));
         }
         let login = self.netrc.logins.get(&host)?;
         Some(Authorization::Basic { user: login.user.clone(), password: login.password.clone() })

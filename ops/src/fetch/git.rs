@@ -103,10 +103,10 @@ struct Group(Option<Pid>);
 
 impl Group {
     fn kill(&mut self) {
-        if let Some(leader) = self.0.take() {
-            if let Err(error) = kill_process_group(leader, Signal::KILL) {
-                tracing::debug!("git had ended before it was killed: {error}");
-            }
+        if let Some(leader) = self.0.take()
+            && let Err(error) = kill_process_group(leader, Signal::KILL)
+        {
+            tracing::debug!("git had ended before it was killed: {error}");
         }
     }
 }

@@ -284,7 +284,7 @@ async fn stopping_keeps_what_has_arrived() {
     // Stopped from within: by the time of this report the first bytes are on disk.
     let progress = move |current, _| {
         if current > 0 {
-            stopper.cancel()
+            stopper.cancel();
         }
     };
     let result = fetcher.fetch(request, progress, &stop).await;

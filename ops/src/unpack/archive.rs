@@ -203,12 +203,12 @@ fn zip_modified<R: Read>(entry: &zip::read::ZipFile<'_, R>) -> Option<SystemTime
         zip::ExtraField::ExtendedTimestamp(times) => times.mod_time().map(u64::from),
         _ => None,
     });
-    let seconds = exact.or_else(|| entry.last_modified().map(|time| dos_seconds(&time)))?;
+    let seconds = exact.or_else(|| entry.last_modified().map(dos_seconds))?;
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
 /// Seconds from 1970 on. DOS years begin with 1980, so nothing here is negative.
-fn dos_seconds(time: &zip::DateTime) -> u64 {
+fn dos_seconds(time: zip::DateTime) -> u64 {
     let (month, day) = (u64::from(time.month()), u64::from(time.day()));
     // Counted in years that begin in March: the leap day is then the last one, and months follow a pattern.
     let year = u64::from(time.year()) - u64::from(month <= 2);
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn dos_times_are_read_as_utc() {
-        let time = |y, mo, d, h, mi, s| dos_seconds(&zip::DateTime::from_date_and_time(y, mo, d, h, mi, s).unwrap());
+        let time = |y, mo, d, h, mi, s| dos_seconds(zip::DateTime::from_date_and_time(y, mo, d, h, mi, s).unwrap());
         assert_eq!(time(1980, 1, 1, 0, 0, 0), 315_532_800);
         assert_eq!(time(2000, 2, 29, 12, 30, 4), 951_827_404);
         assert_eq!(time(2024, 3, 1, 0, 0, 0), 1_709_251_200);
