@@ -144,6 +144,11 @@ impl<R: Read> HashingReader<R> {
     pub fn finish(self) -> Sha256Digest {
         self.hasher.finish()
     }
+
+    /// Returns what digests, to go on with other bytes.
+    pub fn into_hasher(self) -> Hasher {
+        self.hasher
+    }
 }
 
 impl<R: Read> Read for HashingReader<R> {
