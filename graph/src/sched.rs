@@ -369,8 +369,7 @@ impl<O: Op> Sched<O> {
                 self.vertices[v.index()].n_incomplete -= 1;
                 if self.is_complete(v) {
                     complete.push(v);
-                } else if self.vertices[v.index()].n_incomplete == 0
-                    && self.vertices[v.index()].state == State::Waiting
+                } else if self.vertices[v.index()].n_incomplete == 0 && self.vertices[v.index()].state == State::Waiting
                 {
                     self.enqueue(v, Phase::Execute);
                 }
