@@ -5,6 +5,7 @@
 mod script;
 mod simulate;
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -84,6 +85,16 @@ impl Scripted {
     }
 }
 
+/// Keeps keys readable while they are short, and from doubling with each step of a ladder.
+fn shortened(keys: String) -> String {
+    if keys.len() < 100 {
+        return keys;
+    }
+    let mut hasher = DefaultHasher::new();
+    keys.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
 impl Op for Scripted {
     type Key = String;
     type Output = Arc<str>;
@@ -122,7 +133,7 @@ impl Op for Scripted {
         if inputs.is_empty() {
             return Ok(Some(CacheMap::leaf(name)));
         }
-        Ok(Some(CacheMap::new(inputs, move |keys| format!("{name}({})", keys.join(" ")))))
+        Ok(Some(CacheMap::new(inputs, move |keys| format!("{name}({})", shortened(keys.join(" "))))))
     }
 
     async fn load(&self, key: &String, cx: &Context<Self>) -> Result<Option<Arc<str>>, ScriptedError> {
