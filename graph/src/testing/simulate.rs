@@ -13,7 +13,8 @@ use crate::error::Failure;
 use crate::event::{Event, Outcome, Report};
 use crate::limits::Limits;
 use crate::op::Phase;
-use crate::run::{OnFailure, run};
+use crate::run::run;
+use crate::sched::OnFailure;
 use crate::stop::Stop;
 
 /// A run of scripted ops, in the making.

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::testing::{Record, Recorder, Script, Scripted, Simulation};
-use crate::{Dag, DagBuilder, EdgeKind, Outcome, Phase, Report, VertexId};
+use crate::{Dag, DagBuilder, EdgeKind, Event, Outcome, Phase, Report, VertexId};
 
 const POOLS: [(&str, u32); 2] = [("cpu", 2), ("network", 3)];
 
@@ -74,7 +74,9 @@ fn graph(plans: &[Plan], is_reversed: bool, recorder: &Recorder) -> Dag<Scripted
     for op in ops.into_values() {
         builder.add(op);
     }
-    edges.into_iter().for_each(|(dependant, input, kind)| builder.edge(dependant, input, kind));
+    for (dependant, input, kind) in edges {
+        builder.edge(dependant, input, kind);
+    }
     builder.build().expect("inputs come before their dependants")
 }
 
@@ -198,7 +200,7 @@ proptest! {
         let narrow = POOLS.iter().fold(Simulation::of(dag), |simulation, (pool, size)| simulation.pool(pool, *size));
         let mut settled = BTreeSet::new();
         let narrow = narrow.keep_going().report(|event| {
-            if let crate::Event::Settled { vertex, .. } = event {
+            if let Event::Settled { vertex, .. } = event {
                 assert!(settled.insert(vertex), "{vertex:?} settles once");
             }
         });
@@ -222,6 +224,39 @@ proptest! {
                 prop_assert_eq!(closure.len(), n_closure);
                 prop_assert!(direct.iter().all(|input| closure.contains(input)));
                 prop_assert_eq!(&closure, &expected[&vertex].closure);
+            }
+        }
+    }
+
+    #[test]
+    fn every_graph_ends_when_it_fails_or_is_stopped(
+        plans in prop::collection::vec(plan(), 1..80),
+        request_at in prop::option::of(0..100_u64),
+    ) {
+        let recorder = Recorder::default();
+        let simulation = Simulation::of(graph(&plans, false, &recorder)).pool("cpu", 2);
+        let simulation = request_at.into_iter().fold(simulation, Simulation::request_at_ms);
+        let mut order = Vec::new();
+        let mut first_failure = None;
+        let report = simulation.report(|event| match event {
+            Event::Started { vertex, .. } => {
+                assert!(first_failure.is_none(), "{vertex:?} starts after {first_failure:?} failed");
+            }
+            Event::Settled { vertex, settled } => {
+                order.push(vertex);
+                if settled.outcome.failure().is_some() {
+                    first_failure.get_or_insert(vertex);
+                }
+            }
+            _ => {}
+        });
+        prop_assert_eq!(order.iter().collect::<BTreeSet<_>>().len(), plans.len());
+        prop_assert_eq!(order.len(), plans.len());
+        for (_, settled) in report.iter() {
+            match settled.outcome {
+                Outcome::Skipped { because } => prop_assert!(report.settled(because).outcome.failure().is_some()),
+                Outcome::Stopped => prop_assert!(request_at.is_some()),
+                _ => {}
             }
         }
     }
