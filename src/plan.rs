@@ -147,19 +147,20 @@ impl Plan {
         known: &impl Knowledge,
     ) -> Result<Self, PlanError> {
         let mut warnings = Vec::new();
+        let vertices: Vec<Vertex> =
+            lockfile.entries().iter().map(|entry| vertex(entry, host, settings, known, &mut warnings)).collect();
+        let linking_to: Vec<Vec<PackageName>> =
+            lockfile.entries().iter().zip(&vertices).map(|(entry, vertex)| linking_to(entry, vertex)).collect();
         let mut builder = DagBuilder::new();
-        let mut ids = HashMap::with_capacity(lockfile.entries().len());
-        for entry in lockfile.entries() {
-            let vertex = vertex(entry, host, settings, known, &mut warnings);
-            ids.insert(entry.package.clone(), builder.add(vertex));
-        }
+        let ids: HashMap<PackageName, VertexId> =
+            vertices.into_iter().map(|vertex| (vertex.spec.package.clone(), builder.add(vertex))).collect();
         if let Some(name) = settings.rebuild.iter().find(|name| !ids.contains_key(*name)) {
             return Err(PlanError::RebuildUnknown(name.clone()));
         }
         // Without an entry for it, what a package links to must come from R itself.
         let mut provided = BTreeMap::new();
-        for (entry, id) in lockfile.entries().iter().map(|entry| (entry, ids[&entry.package])) {
-            let linking_to = linking_to(entry, builder.op(id));
+        for (entry, linking_to) in lockfile.entries().iter().zip(linking_to) {
+            let id = ids[&entry.package];
             for name in entry.dependencies.iter().filter(|name| !linking_to.contains(name)) {
                 builder.edge(id, ids[name], EdgeKind::Ordering);
             }
@@ -210,7 +211,9 @@ fn decide(dag: &mut Dag<Vertex>, mut keys: BTreeMap<PackageName, Arc<PackageKey>
             known.provided(&package).map(|found| provided_key(&package, &found))
         } else {
             let recipe = vertex.spec.recipe.as_ref();
-            recipe.filter(|recipe| recipe.inputs().iter().all(|name| keys.contains_key(*name))).map(|recipe| recipe.key(&keys))
+            recipe
+                .filter(|recipe| recipe.inputs().iter().all(|name| keys.contains_key(*name)))
+                .map(|recipe| recipe.key(&keys))
         };
         (vertex.action, vertex.because) = action(vertex, key.as_ref(), known);
         if let Some(key) = key {

@@ -173,6 +173,17 @@ impl<O> Dag<O> {
         self.graph.node_count()
     }
 
+    /// Returns the op at a vertex, to be changed while the graph stays as it is.
+    pub fn op_mut(&mut self, vertex: VertexId) -> &mut O {
+        &mut self.graph[vertex.node()]
+    }
+
+    /// Returns the same graph with other ops.
+    pub fn map<P>(&self, mut op: impl FnMut(VertexId, &O) -> P) -> Dag<P> {
+        let graph = self.graph.map(|node, weight| op(VertexId::from(node), weight), |_, kind| *kind);
+        Dag { graph, order: self.order.clone() }
+    }
+
     /// Says whether there is no vertex.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,5 +1,6 @@
 //! What a run tells while it goes, and what it leaves: how each vertex ended.
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -80,6 +81,26 @@ impl<O: Op> Outcome<O> {
         match self {
             Self::Failed(failure) => Some(failure),
             _ => None,
+        }
+    }
+}
+
+impl<O: Op<Output: fmt::Debug, Error: fmt::Debug>> fmt::Debug for Settled<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, outcome, duration } = self;
+        let mut settled = f.debug_struct("Settled");
+        settled.field("key", key).field("outcome", outcome).field("duration", duration).finish()
+    }
+}
+
+impl<O: Op<Output: fmt::Debug, Error: fmt::Debug>> fmt::Debug for Outcome<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loaded(output) => f.debug_tuple("Loaded").field(output).finish(),
+            Self::Executed(output) => f.debug_tuple("Executed").field(output).finish(),
+            Self::Failed(failure) => f.debug_tuple("Failed").field(failure).finish(),
+            Self::Skipped { because } => f.debug_struct("Skipped").field("because", because).finish(),
+            Self::Stopped => f.write_str("Stopped"),
         }
     }
 }

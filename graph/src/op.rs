@@ -82,9 +82,11 @@ pub struct CacheMap<K> {
     recipe: Recipe<K>,
 }
 
+type Compute<K> = Box<dyn FnOnce(&[K]) -> K + Send>;
+
 enum Recipe<K> {
     Known(K),
-    Computed(Box<dyn FnOnce(&[K]) -> K + Send>),
+    Computed(Compute<K>),
 }
 
 impl<K> CacheMap<K> {

@@ -18,20 +18,11 @@ use crate::dag::{Dag, VertexId};
 use crate::event::{Event, Report, Settled, Table};
 use crate::limits::Limits;
 use crate::op::{Context, Op, Phase, Shared};
-use crate::sched::{Done, Sched, Work};
+use crate::sched::{Done, OnFailure, Sched, Work};
 use crate::stop::Stop;
 
 /// Reports of progress that may be unread at a time; see [`Context::report`].
 const PROGRESS_MAX: usize = 1024;
-
-/// What a failure means for the vertices that do not depend on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnFailure {
-    /// Nothing more starts. What runs ends by itself and is kept.
-    Stop,
-    /// They go on.
-    KeepGoing,
-}
 
 /// Settles every vertex of `dag`, and tells `events` how it goes.
 ///
@@ -188,4 +179,23 @@ async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + S
         }
     })
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dag::DagBuilder;
+    use crate::testing::Scripted;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_run_may_be_a_task_of_a_threaded_runtime() {
+        let mut builder = DagBuilder::new();
+        for _ in 0..100 {
+            builder.add(Scripted::default());
+        }
+        let dag = Arc::new(builder.build().expect("no edge, no cycle"));
+        let limits = Limits::new();
+        let report = tokio::spawn(run(dag, limits, OnFailure::Stop, Stop::new(), |_| {})).await.expect("no panic");
+        assert!(report.is_success());
+    }
 }

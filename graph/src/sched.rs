@@ -18,7 +18,15 @@ use crate::late::LateEdges;
 use crate::limits::Limits;
 use crate::op::{CacheMap, Op, Phase};
 use crate::ready::ReadyQueue;
-use crate::run::OnFailure;
+
+/// What a failure means for the vertices that do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Nothing more starts. What runs ends by itself and is kept.
+    Stop,
+    /// They go on.
+    KeepGoing,
+}
 
 /// A phase to start, with what it needs.
 #[derive(Debug)]
@@ -325,8 +333,7 @@ impl<O: Op> Sched<O> {
 
     /// `v` cannot have a key because `input` will never have one.
     fn skip_unkeyable(&mut self, v: VertexId, input: VertexId) {
-        // No root: the input was cut off by a drain, and so is this one.
-        let Some(because) = self.vertices[input.index()].lost_to else { return self.settle_unbuilt(v) };
+        let because = self.vertices[input.index()].lost_to.expect("before a drain only a failure ends without a key");
         self.settle(v, Outcome::Skipped { because });
         self.lose(v, because);
     }

@@ -46,6 +46,11 @@ impl Stop {
         self.force.cancelled().await;
     }
 
+    /// Returns the token that either level cancels, for code that knows nothing of levels.
+    pub fn token(&self) -> &CancellationToken {
+        &self.request
+    }
+
     /// Returns a stop that hears what this one is asked, but not the other way round.
     #[must_use]
     pub fn child(&self) -> Self {

@@ -29,7 +29,7 @@ mod error;
 mod log;
 mod prepare;
 
-pub use error::OpError;
+pub use error::{OpError, is_environment};
 pub use log::Logs;
 use prepare::Prepared;
 
@@ -74,7 +74,7 @@ pub struct Spec {
     pub binary_platform: Option<String>,
     /// The `@`-entries of a build from source.
     pub special: ConfigMap,
-    /// What it needs, LinkingTo included.
+    /// What it needs, `LinkingTo` included.
     pub dependencies: Vec<PackageName>,
     /// What goes into its DESCRIPTION.
     pub metadata: BTreeMap<String, String>,
@@ -273,12 +273,12 @@ impl Op for PackageOp {
         let start = Instant::now();
         let built = match self.build(&prepared, &view, &log, cx).await {
             Ok(built) => built,
-            Err(source) => return Err(OpError::Build { log: logs.mark_failed(&log), source }),
+            Err(source) => return Err(OpError::Build { log: Logs::mark_failed(&log), source }),
         };
         let mut sidecar = Sidecar::new(key, start.elapsed());
         sidecar.linkingto.clone_from(&prepared.recipe.linking_to);
         sidecar.source_compiled = built.join("libs").is_dir() && !prepared.is_binary;
-        sidecar.dependencies = self.dependencies(&view);
+        sidecar.dependencies = Self::dependencies(&view);
         let existing = if self.spec.is_rebuilt { OnExisting::Replace } else { OnExisting::Keep };
         let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
         let tree = blocking(move || {
@@ -331,7 +331,7 @@ impl PackageOp {
     }
 
     /// Tells what of the view is in the store, by its place there.
-    fn dependencies(&self, view: &BTreeMap<PackageName, PathBuf>) -> BTreeMap<PackageName, BuiltAgainst> {
+    fn dependencies(view: &BTreeMap<PackageName, PathBuf>) -> BTreeMap<PackageName, BuiltAgainst> {
         let against = |name: &PackageName, tree: &PathBuf| {
             let sidecar = fs_err::read(tree.with_extension("json")).ok()?;
             let sidecar: Sidecar = serde_json::from_slice(&sidecar).ok()?;

@@ -76,7 +76,11 @@ fn is_archive_name(path: &Path) -> bool {
 fn repository_sources(entry: &Entry) -> Vec<String> {
     let repository = match entry.metadata.get("RemoteRepos") {
         Some(repository) => repository.trim_end_matches('/').to_owned(),
-        None => match entry.sources.first().and_then(|url| url.split_once("/bin/").or_else(|| url.split_once("/src/contrib/"))) {
+        None => match entry
+            .sources
+            .first()
+            .and_then(|url| url.split_once("/bin/").or_else(|| url.split_once("/src/contrib/")))
+        {
             Some((repository, _)) => repository.trim_end_matches('/').to_owned(),
             None => return Vec::new(),
         },

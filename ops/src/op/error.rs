@@ -60,9 +60,9 @@ impl OpError {
             Self::Io(error)
             | Self::Store(StoreError::Io(error))
             | Self::Unpack(UnpackError::Io(error))
-            | Self::Build { source: InstallError::Io(error) | InstallError::Process(ProcessError::Io(error)), .. } => {
-                is_environment(error)
-            }
+            | Self::Build {
+                source: InstallError::Io(error) | InstallError::Process(ProcessError::Io(error)), ..
+            } => is_environment(error),
             _ => false,
         }
     }

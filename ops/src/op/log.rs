@@ -33,7 +33,7 @@ impl Logs {
     }
 
     /// Gives the log of a failed build the name by which it is found; returns the name that it has then.
-    pub(super) fn mark_failed(&self, log: &Path) -> PathBuf {
+    pub(super) fn mark_failed(log: &Path) -> PathBuf {
         let failed = log.with_extension("failed.log");
         if fs::rename(log, &failed).is_ok() { failed } else { log.to_owned() }
     }

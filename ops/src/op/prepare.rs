@@ -56,7 +56,8 @@ impl PackageOp {
                     ..unpack::Options::default()
                 };
                 let stop = cx.stop().clone();
-                let unpacked = blocking(move || unpack(&fetched.path, &into, &options, &|| stop.is_requested())).await?;
+                let unpacked =
+                    blocking(move || unpack(&fetched.path, &into, &options, &|| stop.is_requested())).await?;
                 (unpacked.package_dir, Some(fetched.digest), *is_repository)
             }
             Origin::Directory(dir) => {
@@ -98,15 +99,15 @@ impl PackageOp {
         let Origin::Archive { sources, sha256, identity, .. } = &self.spec.origin else {
             unreachable!("only archives are fetched");
         };
-        let fetcher = &self.workshop.fetcher;
-        if let Some(fetched) = fetcher.cached(identity, sha256.as_ref()) {
+        let downloads = &self.workshop.fetcher;
+        if let Some(fetched) = downloads.cached(identity, sha256.as_ref()) {
             return Ok(fetched);
         }
         cx.report(Progress::Fetching);
         let what = format!("{} {}", self.spec.package, self.spec.version);
         let request = Request { what: &what, identity: identity.clone(), sources, sha256: *sha256 };
         let progress = |current, total| cx.report(Progress::Bytes(current, total));
-        let fetched = fetcher.fetch(request, progress, cx.stop()).await?;
+        let fetched = downloads.fetch(request, progress, cx.stop().token()).await?;
         cx.report(Progress::Bytes(fetched.size, Some(fetched.size)));
         Ok(fetched)
     }
@@ -129,7 +130,8 @@ impl PackageOp {
             self.workshop.builder.check_built(built).map_err(OpError::Binary)?;
             // Compiled elsewhere, against headers that nobody here knows.
             linking_to.clear();
-            let platform = spec.binary_platform.clone().unwrap_or_else(|| self.workshop.builder.toolchain.triple.clone());
+            let platform =
+                spec.binary_platform.clone().unwrap_or_else(|| self.workshop.builder.toolchain.triple.clone());
             special = ConfigMap::from_iter([(BINARY, platform)]);
         }
         let is_strict = self.workshop.rebuilds_when_imports_change;
@@ -146,6 +148,6 @@ impl PackageOp {
 }
 
 /// Returns the source hash of a package that is known by its content (`url`, `local`).
-pub fn source_hash(kind: &str, package: &PackageName, version: &str, content: &Sha256Digest) -> Sha256Digest {
+fn source_hash(kind: &str, package: &PackageName, version: &str, content: &Sha256Digest) -> Sha256Digest {
     Sha256Digest::of_fields([kind, package.as_str(), version, &content.to_string()])
 }
