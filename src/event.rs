@@ -122,6 +122,8 @@ pub struct Failure {
     pub missing_system_packages: Vec<String>,
     /// What to do about it.
     pub hint: Option<String>,
+    /// Whether the machine is at fault, not the package: no compiler, disk full, no permission.
+    pub is_environment: bool,
 }
 
 impl Step {

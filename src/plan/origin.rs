@@ -22,7 +22,8 @@ pub(super) fn of(entry: &Entry, is_foreign: bool, settings: &Settings, known: &i
         return Origin::Archive {
             identity: format!("local {source}"),
             sources: vec![source],
-            sha256: None,
+            // A file of the user's own may change from run to run, unlike one that was published.
+            sha256: known.file_digest(&path),
             subdir: String::new(),
             is_repository: false,
         };

@@ -1,0 +1,349 @@
+//! The composition root: store, library, R and limits come together here, and a lockfile becomes a library.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use larder_graph::{Limits, OnFailure, Stop};
+use larder_ops::blobs::Blobs;
+use larder_ops::digest::Sha256Digest;
+use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
+use larder_ops::install::Builder;
+use larder_ops::key::Reference;
+use larder_ops::library::{self, LibraryError, Record};
+use larder_ops::link::LinkMode;
+use larder_ops::op::{CPU, NETWORK, Origin, PackageOp, Workshop, is_environment};
+use larder_ops::package::PackageName;
+use larder_ops::source;
+use larder_ops::store::{Configs, Sidecar, Store};
+use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
+use tokio::sync::mpsc;
+
+use crate::event::Event;
+use crate::host::Host;
+use crate::lockfile::Lockfile;
+use crate::plan::{Action, Knowledge, Plan, PlanError, Settings};
+use crate::report::Report;
+
+mod run;
+
+pub use run::Run;
+
+/// How many downloads go on at once.
+const DOWNLOADS_MAX: u32 = 12;
+
+/// What a [`Larder`] works with; the same for all that it solves.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The store's directory; made when something is stored.
+    pub store: PathBuf,
+    /// R; `None` for the one on `PATH` of `env`.
+    pub r: Option<PathBuf>,
+    /// How many units of CPU builds may take together.
+    pub jobs: u32,
+    /// Whether to do without a network.
+    pub is_offline: bool,
+    /// Where to download from instead.
+    pub mirrors: Vec<Mirror>,
+    /// Passwords by host.
+    pub netrc: Option<Netrc>,
+    /// A token for GitHub.
+    pub github_token: Option<String>,
+    /// How packages get from the store into a library; `None` for the best way that works.
+    pub link: Option<LinkMode>,
+    /// How long one build may take.
+    pub build_timeout: Duration,
+    /// What builds see of the environment, `PATH` first of all.
+    pub env: Vec<(OsString, OsString)>,
+    /// The user's Makevars: honoured, and part of every key.
+    pub makevars: Option<PathBuf>,
+}
+
+/// What is wanted of one lockfile.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The library; made if it does not exist.
+    pub library: PathBuf,
+    /// What to do when a package fails.
+    pub on_failure: OnFailure,
+    /// Whether to remove packages from the library that larder did not put there.
+    pub is_exact: bool,
+    /// Packages to build although the store has them.
+    pub rebuild: BTreeSet<PackageName>,
+    /// Whether a change of Depends or Imports rebuilds a package too.
+    pub rebuilds_when_imports_change: bool,
+    /// The lockfile's directory, where relative local sources start.
+    pub base: PathBuf,
+}
+
+impl Request {
+    /// Wants a library at `library`, and nothing special.
+    pub fn new(library: impl Into<PathBuf>) -> Self {
+        Self {
+            library: library.into(),
+            on_failure: OnFailure::Stop,
+            is_exact: false,
+            rebuild: BTreeSet::new(),
+            rebuilds_when_imports_change: false,
+            base: PathBuf::new(),
+        }
+    }
+}
+
+/// Why a run did not even start, or could not be brought to its end. Packages that fail are in the [`Report`] instead.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no usable R.
+    #[error(transparent)]
+    Toolchain(#[from] ToolchainError),
+    /// The lockfile cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The library cannot be read or changed.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// There is code to compile and nothing to compile it with.
+    #[error("{} to compile ({}), but this machine has no {}", n_packages(packages.len()), names(packages), programs.join(", no "))]
+    NoCompiler {
+        /// The programs that are missing.
+        programs: Vec<String>,
+        /// The packages that need them.
+        packages: Vec<PackageName>,
+    },
+    /// Without network something is missing.
+    #[error("{} neither stored nor downloaded before, and this run is offline: {}", n_packages(.0.len()), names(.0))]
+    Offline(Vec<PackageName>),
+    /// The file system refused; the message has the path.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+fn n_packages(n: usize) -> String {
+    if n == 1 { "1 package is".to_owned() } else { format!("{n} packages are") }
+}
+
+fn names(packages: &[PackageName]) -> String {
+    const SHOWN_MAX: usize = 30;
+    let mut shown: Vec<String> = packages.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+    if packages.len() > SHOWN_MAX {
+        shown.push(format!("and {} more", packages.len() - SHOWN_MAX));
+    }
+    shown.join(", ")
+}
+
+impl Error {
+    /// Says whether the lockfile or the request is at fault, not the machine.
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Plan(_))
+    }
+
+    /// Returns what the user can do about it.
+    pub fn hint(&self) -> Option<String> {
+        let install = || Distro::install_command(Host::distro().as_ref());
+        match self {
+            Self::Toolchain(ToolchainError::NotOnPath) => {
+                Some(format!("`{}`, or name R with `--r` or `LARDER_R`", install()))
+            }
+            Self::Toolchain(ToolchainError::NotThere { .. }) => {
+                Some("name an existing R with `--r` or `LARDER_R`".to_owned())
+            }
+            Self::NoCompiler { .. } => Some(format!("`{}`", install())),
+            Self::Offline(_) => {
+                Some("run once without `--offline`, or give a `--mirror` that is a directory".to_owned())
+            }
+            Self::Plan(PlanError::LinkedNowhere { linked, .. }) => {
+                Some(format!("add `{linked}` to the lockfile: write it again with `pak::lockfile_create()`"))
+            }
+            Self::Plan(PlanError::Cycle(_)) => Some(
+                "remove one of these `dependencies`, or write the lockfile again with `pak::lockfile_create()`"
+                    .to_owned(),
+            ),
+            Self::Library(LibraryError::Record { path, .. }) => Some(format!(
+                "remove `{}`: the packages stay, and this command puts in place again what differs",
+                path.display()
+            )),
+            Self::Library(LibraryError::Io(error)) | Self::Io(error) if is_environment(error) => {
+                Some("free some space, or choose another place with `--library` or `--store`".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A store and an R, ready to turn lockfiles into libraries.
+#[derive(Debug)]
+pub struct Larder {
+    config: Config,
+    host: Host,
+    fetcher: Fetcher,
+    blobs: Blobs,
+}
+
+impl Larder {
+    /// Finds R and looks at the machine. Writes nothing but the memory of what it found, into the store.
+    pub fn open(config: Config) -> Result<Self, Error> {
+        let path = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone()).unwrap_or_default();
+        let host = Host::probe(config.r.as_deref(), &path, &config.store.join(".probes"))?;
+        let blobs = Blobs::open(config.store.join("blobs"))?;
+        let mut fetching = FetchConfig::new(blobs.clone());
+        fetching.user_agent = host.toolchain.user_agent();
+        fetching.mirrors.clone_from(&config.mirrors);
+        fetching.offline = config.is_offline;
+        fetching.netrc.clone_from(&config.netrc);
+        fetching.github_token.clone_from(&config.github_token);
+        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, config })
+    }
+
+    /// Returns the machine as it was found.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Opens the store for this machine's platform.
+    pub fn store(&self) -> Store {
+        Store::open(&self.config.store, self.host.platform.clone(), self.host.toolchain.description())
+    }
+
+    /// Plans a lockfile: what would be done, and why. Changes nothing.
+    pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
+        let record = Record::read(&request.library)?;
+        self.plan_with(lockfile, request, &self.store(), &record)
+    }
+
+    fn plan_with(&self, lockfile: &Lockfile, request: &Request, store: &Store, record: &Record) -> Result<Plan, Error> {
+        let known =
+            Known { store, record, library: &request.library, toolchain: &self.host.toolchain, blobs: &self.blobs };
+        let makevars =
+            self.config.makevars.as_deref().map(|path| Ok::<_, io::Error>(Sha256Digest::of(&fs_err::read(path)?)));
+        let settings = Settings {
+            rebuild: request.rebuild.clone(),
+            rebuilds_when_imports_change: request.rebuilds_when_imports_change,
+            makevars: makevars.transpose()?,
+            base: request.base.clone(),
+        };
+        Ok(Plan::new(lockfile, &self.host, &settings, &known)?)
+    }
+
+    /// Makes the library complete, in the background: the returned [`Run`] yields what happens, can be stopped, and
+    /// at the end gives the report. Must be called within a tokio runtime.
+    ///
+    /// The library changes at the very end, one rename a package, and only if all went well or the request says
+    /// [`OnFailure::KeepGoing`]; then with all that went well. Whatever was built stays in the store in any case.
+    pub fn solve(self: &Arc<Self>, lockfile: &Lockfile, request: Request) -> Run {
+        let (sender, events) = mpsc::unbounded_channel();
+        let stop = Stop::new();
+        let (larder, lockfile, stopped) = (Arc::clone(self), lockfile.clone(), stop.clone());
+        let emit = move |event| {
+            // Nobody listens any more: the run goes on all the same.
+            let _ = sender.send(event);
+        };
+        let task = tokio::spawn(async move { run::run(&larder, &lockfile, &request, stopped, emit).await });
+        Run::new(events, stop, task)
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX)
+    }
+
+    fn workshop(&self, store: Store, library: (PathBuf, Record), plan: &Plan, request: &Request) -> Workshop {
+        Workshop {
+            store,
+            library,
+            fetcher: self.fetcher.clone(),
+            builder: Builder {
+                toolchain: self.host.toolchain.clone(),
+                env: self.config.env.clone(),
+                makevars: self.config.makevars.clone(),
+                timeout: self.config.build_timeout,
+            },
+            ids: plan.ids.clone(),
+            rebuilds_when_imports_change: request.rebuilds_when_imports_change,
+        }
+    }
+
+    /// Finds out before anything is built what would stop the run later.
+    fn check(&self, plan: &Plan, request: &Request) -> Result<(), Error> {
+        let named = |is_wanted: &dyn Fn(&&crate::plan::Vertex) -> bool| -> Vec<PackageName> {
+            plan.vertices().filter(is_wanted).map(|vertex| vertex.spec.package.clone()).collect()
+        };
+        let path = self.config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+        let programs = self.host.toolchain.missing_compilers(path.unwrap_or_default());
+        if !programs.is_empty() {
+            let is_built = |vertex: &&crate::plan::Vertex| {
+                vertex.needs_compilation && matches!(vertex.action, Action::Ingest | Action::Recompile)
+            };
+            let packages = named(&is_built);
+            if !packages.is_empty() {
+                return Err(Error::NoCompiler { programs, packages });
+            }
+        }
+        if self.config.is_offline && request.on_failure == OnFailure::Stop {
+            let missing = named(&|vertex| self.needs_network(vertex));
+            if !missing.is_empty() {
+                return Err(Error::Offline(missing));
+            }
+        }
+        Ok(())
+    }
+
+    fn needs_network(&self, vertex: &crate::plan::Vertex) -> bool {
+        let is_fetched = matches!(vertex.action, Action::Ingest | Action::Recompile | Action::Unknown);
+        match &vertex.spec.origin {
+            Origin::Archive { identity, sha256, sources, .. } if is_fetched => {
+                self.fetcher.cached(identity, sha256.as_ref()).is_none() && !self.fetcher.has_local_source(sources)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What a plan may know, from where it is kept.
+struct Known<'a> {
+    store: &'a Store,
+    record: &'a Record,
+    library: &'a Path,
+    toolchain: &'a Toolchain,
+    blobs: &'a Blobs,
+}
+
+impl Knowledge for Known<'_> {
+    fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
+        self.store.configs(package, source)
+    }
+
+    fn has(&self, package: &PackageName, reference: Reference) -> bool {
+        self.store.lookup(package, reference).is_some()
+    }
+
+    fn in_library(&self, package: &PackageName) -> Option<Reference> {
+        self.record.get(package).filter(|_| library::has_package(self.library, package))
+    }
+
+    fn builds(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, Sidecar)> {
+        self.store.sidecars(package, source).into_iter().map(|(config, _, sidecar)| (config, sidecar)).collect()
+    }
+
+    fn provided(&self, package: &PackageName) -> Option<Provided> {
+        self.toolchain.provided(package)
+    }
+
+    fn content(&self, origin: &Origin) -> Option<Sha256Digest> {
+        match origin {
+            Origin::Archive { sha256: Some(digest), .. } => Some(*digest),
+            Origin::Archive { identity, .. } => Some(self.blobs.first_seen(identity).ok()??.sha256),
+            Origin::Directory(dir) => source::digest(dir).ok(),
+            Origin::Provided => None,
+        }
+    }
+
+    fn file_digest(&self, path: &Path) -> Option<Sha256Digest> {
+        Sha256Digest::of_reader(fs_err::File::open(path).ok()?).ok()
+    }
+
+    fn is_dir(&self, path: &Path) -> bool {
+        path.is_dir()
+    }
+}
