@@ -69,6 +69,15 @@ pub enum Reason {
     /// The connection failed, was cut off or went quiet.
     #[error("{}", chain(.0))]
     Transport(reqwest::Error),
+    /// The server, or a proxy in between, is not who it says, as far as this system's certificates tell.
+    #[error(
+        "{}; if this network has a certificate authority of its own, add it to the system's or name it in SSL_CERT_FILE",
+        chain(.0)
+    )]
+    Certificate(reqwest::Error),
+    /// There are no certificates to tell servers by.
+    #[error("cannot use https: {}; install the system's CA certificates or name some in SSL_CERT_FILE", chain(.0))]
+    NoHttps(reqwest::Error),
     /// The server sent on to somewhere larder does not follow.
     #[error("redirected to `{0}`, which is not followed")]
     Redirect(String),
@@ -128,6 +137,14 @@ pub enum Reason {
     Stopped,
 }
 
+impl From<reqwest::Error> for Reason {
+    /// Without the URL, which the caller shows and which may have secrets.
+    fn from(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        if is_about_certificate(&error) { Self::Certificate(error) } else { Self::Transport(error) }
+    }
+}
+
 impl From<io::Error> for Reason {
     /// Reading and writing is of downloads, unless said otherwise.
     fn from(error: io::Error) -> Self {
@@ -140,10 +157,26 @@ impl Reason {
     pub(super) fn may_pass(&self) -> bool {
         match self {
             Self::Status(status) => matches!(status, 408 | 429 | 500..=599),
-            Self::Transport(error) => !error.is_builder(),
+            Self::Transport(_) => true,
             _ => false,
         }
     }
+}
+
+/// Says whether a certificate is to blame, which no second try will change.
+fn is_about_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return matches!(error, rustls::Error::InvalidCertificate(_));
+        }
+        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            // An `io::Error` does not have what it wraps as its source, it stands in for it.
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 fn status_text(status: u16) -> String {
@@ -165,4 +198,20 @@ fn chain(error: &dyn std::error::Error) -> impl fmt::Display {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CertificateError, Error};
+
+    use super::*;
+
+    #[test]
+    fn a_bad_certificate_is_found_below_what_wraps_it() {
+        let unknown = || Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        assert!(is_about_certificate(&io::Error::other(unknown())));
+        assert!(is_about_certificate(&io::Error::other(io::Error::other(unknown()))));
+        assert!(!is_about_certificate(&io::Error::other(Error::DecryptError)));
+        assert!(!is_about_certificate(&io::Error::other("reset")));
+    }
 }

@@ -40,13 +40,6 @@ impl<R: Into<Reason>> From<R> for Failure {
     }
 }
 
-impl From<reqwest::Error> for Reason {
-    /// Without the URL, which the caller shows and which may have secrets.
-    fn from(error: reqwest::Error) -> Self {
-        Self::Transport(error.without_url())
-    }
-}
-
 impl Http {
     pub(super) fn new(config: &Arc<FetchConfig>) -> Self {
         let credentials = Credentials {
@@ -137,7 +130,7 @@ impl Http {
         if self.config.proxy == Proxy::Direct {
             builder = builder.no_proxy();
         }
-        let client = builder.build()?;
+        let client = builder.build().map_err(Reason::NoHttps)?;
         Ok(cell.get_or_init(|| client))
     }
 }
