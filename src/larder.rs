@@ -15,18 +15,16 @@ use larder_ops::install::Builder;
 use larder_ops::key::Reference;
 use larder_ops::library::{self, LibraryError, Record};
 use larder_ops::link::LinkMode;
-use larder_ops::op::{CPU, NETWORK, Origin, PackageOp, Workshop, is_environment};
+use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
 use larder_ops::package::PackageName;
 use larder_ops::source;
 use larder_ops::store::{Configs, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
 use tokio::sync::mpsc;
 
-use crate::event::Event;
 use crate::host::Host;
 use crate::lockfile::Lockfile;
-use crate::plan::{Action, Knowledge, Plan, PlanError, Settings};
-use crate::report::Report;
+use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
 mod run;
 
@@ -93,7 +91,7 @@ impl Request {
     }
 }
 
-/// Why a run did not even start, or could not be brought to its end. Packages that fail are in the [`Report`] instead.
+/// Why a run did not even start, or could not be brought to its end. Packages that fail are in the [`Report`](crate::report::Report) instead.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no usable R.
@@ -266,13 +264,13 @@ impl Larder {
 
     /// Finds out before anything is built what would stop the run later.
     fn check(&self, plan: &Plan, request: &Request) -> Result<(), Error> {
-        let named = |is_wanted: &dyn Fn(&&crate::plan::Vertex) -> bool| -> Vec<PackageName> {
+        let named = |is_wanted: &dyn Fn(&&Vertex) -> bool| -> Vec<PackageName> {
             plan.vertices().filter(is_wanted).map(|vertex| vertex.spec.package.clone()).collect()
         };
         let path = self.config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
         let programs = self.host.toolchain.missing_compilers(path.unwrap_or_default());
         if !programs.is_empty() {
-            let is_built = |vertex: &&crate::plan::Vertex| {
+            let is_built = |vertex: &&Vertex| {
                 vertex.needs_compilation && matches!(vertex.action, Action::Ingest | Action::Recompile)
             };
             let packages = named(&is_built);
@@ -289,11 +287,11 @@ impl Larder {
         Ok(())
     }
 
-    fn needs_network(&self, vertex: &crate::plan::Vertex) -> bool {
+    fn needs_network(&self, vertex: &Vertex) -> bool {
         let is_fetched = matches!(vertex.action, Action::Ingest | Action::Recompile | Action::Unknown);
         match &vertex.spec.origin {
             Origin::Archive { identity, sha256, sources, .. } if is_fetched => {
-                self.fetcher.cached(identity, sha256.as_ref()).is_none() && !self.fetcher.has_local_source(sources)
+                self.fetcher.cached(identity, sha256.as_ref()).is_none() && self.fetcher.needs_network(sources)
             }
             _ => false,
         }

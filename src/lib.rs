@@ -8,6 +8,8 @@
 //! Start with [`Larder`]: it turns a [`Lockfile`](lockfile::Lockfile) into a library and tells of it in
 //! [`Event`](event::Event)s. `ARCHITECTURE.md` has the map.
 
+mod cli;
+pub mod commands;
 pub mod event;
 pub mod exit;
 pub mod host;

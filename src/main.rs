@@ -1,3 +1,9 @@
 //! The command `solve`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use larder::commands::{Env, main as run};
+
+fn main() -> ExitCode {
+    run(&Env::read())
+}

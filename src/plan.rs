@@ -301,13 +301,10 @@ fn vertex(
         special.insert(MAKEVARS, makevars);
     }
     let recipe = source.filter(|_| !matches!(origin, Origin::Provided)).and_then(|source| {
-        let (linking_to, special) = match binary {
-            Some(binary) => (Vec::new(), ConfigMap::from_iter([(BINARY, &binary.platform)])),
-            None => {
-                let seen = known.configs(&entry.package, source).map(|configs| configs.linkingto);
-                // Of a foreign binary the lockfile does not know what its source links to.
-                (seen.or_else(|| entry.linking_to.clone().filter(|_| !is_foreign))?, special.clone())
-            }
+        let (linking_to, special) = if let Some(binary) = binary { (Vec::new(), ConfigMap::from_iter([(BINARY, &binary.platform)])) } else {
+            let seen = known.configs(&entry.package, source).map(|configs| configs.linkingto);
+            // Of a foreign binary the lockfile does not know what its source links to.
+            (seen.or_else(|| entry.linking_to.clone().filter(|_| !is_foreign))?, special.clone())
         };
         let is_strict = settings.rebuilds_when_imports_change;
         Some(Recipe {

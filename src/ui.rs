@@ -7,6 +7,7 @@ mod bars;
 mod frame;
 mod json;
 mod lines;
+mod plan_json;
 mod style;
 mod summary;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod testing;
 use std::io::{self, Write};
 use std::time::Instant;
 
+pub use self::plan_json::{graph_as_json, plan_as_json, why_as_json};
 pub use self::style::{ColorMode, Palette};
 
 use self::bars::Bars;
@@ -124,4 +126,9 @@ pub fn print_data(text: &str) {
 /// Prints an error that ends the command, and its hints, to stderr. Drop the [`Ui`] before.
 pub fn print_error(message: &str, hints: &[String], palette: Palette) {
     let _ = io::stderr().write_all(summary::error(message, hints, palette).as_bytes());
+}
+
+/// Returns `text`, which somebody else wrote, without what could drive a terminal.
+pub fn printable(text: &str) -> String {
+    text.lines().map(|line| style::clean(line) + "\n").collect()
 }

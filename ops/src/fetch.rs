@@ -164,6 +164,11 @@ impl Fetcher {
         Some(Fetched { digest, path, url: record.map(|record| record.url), size, was_downloaded: false })
     }
 
+    /// Says whether all of these sources, after mirroring, are beyond this machine.
+    pub fn needs_network(&self, sources: &[String]) -> bool {
+        sources.iter().all(|text| Source::parse(text, &self.config.mirrors).is_ok_and(|source| source.is_remote()))
+    }
+
     /// Returns the blob for `request`, from the first of its sources that has it if it is not there yet.
     ///
     /// `progress` is told the bytes so far and, if known, how many there will be. When `stop` is cancelled, or the

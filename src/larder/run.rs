@@ -132,9 +132,9 @@ async fn update(
         let package = &plan.dag.op(id).spec.package;
         match (settled.outcome.output().map(|done| (&done.how, &done.tree)), &settled.key) {
             (Some((How::Provided, _)), _) => drop(provided.insert(package.clone())),
-            (Some((How::Kept, _)), _) | (None, _) => {}
+            (Some((How::Kept, _)) | None, _) => {}
             (Some((_, tree)), Some(key)) => {
-                to_link.extend(tree.clone().map(|tree| (package.clone(), key.reference(), tree)))
+                to_link.extend(tree.clone().map(|tree| (package.clone(), key.reference(), tree)));
             }
             (Some(_), None) => {}
         }
@@ -186,7 +186,7 @@ fn stage(library: &Library, linker: &Linker, to_link: &[ToLink]) -> Result<Vec<S
         while let Some((package, reference, tree)) = to_link.get(next.fetch_add(1, Ordering::Relaxed)) {
             staged.push(library.stage(package, *reference, tree, linker)?);
         }
-        Ok(staged)
+        Ok::<_, LibraryError>(staged)
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
@@ -212,9 +212,10 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             // What a phase amounts to is known inside it: a cache map may or may not download.
             GraphEvent::Started { .. } => {}
             GraphEvent::Progress { vertex, progress } => self.progress(vertex, progress),
-            GraphEvent::LoadFailed { vertex, error } => (self.emit)(Event::Warning {
-                message: format!("{} could not be loaded: {error}; it is built instead", self.package(vertex)),
-            }),
+            GraphEvent::LoadFailed { vertex, error } => {
+                let message = format!("{} could not be loaded: {error}; it is built instead", self.package(vertex));
+                (self.emit)(Event::Warning { message });
+            }
             GraphEvent::Settled { vertex, settled } => {
                 let settled = self.settled(vertex, settled);
                 self.report.record(&settled);

@@ -34,12 +34,9 @@ pub(super) fn of(entry: &Entry, is_foreign: bool, settings: &Settings, known: &i
         _ => entry.sources.clone(),
     };
     let platform = entry.binary.as_ref().filter(|_| !is_foreign).map_or("source", |binary| &binary.platform);
-    let identity = match entry.source_hash() {
-        Some(source) => format!("{} {} {source} {platform}", entry.package, entry.version),
-        None => {
-            let etag = entry.metadata.get("RemoteEtag").map(String::as_str).unwrap_or_default();
-            format!("url {} {etag}", entry.sources.first().map(String::as_str).unwrap_or_default())
-        }
+    let identity = if let Some(source) = entry.source_hash() { format!("{} {} {source} {platform}", entry.package, entry.version) } else {
+        let etag = entry.metadata.get("RemoteEtag").map(String::as_str).unwrap_or_default();
+        format!("url {} {etag}", entry.sources.first().map(String::as_str).unwrap_or_default())
     };
     Origin::Archive {
         sources,

@@ -157,6 +157,7 @@ mod tests {
                 .into(),
             missing_system_packages: vec!["libxml2-dev".to_owned(), "pkg-config".to_owned()],
             hint: Some("or take the binary".to_owned()),
+            is_environment: false,
         });
         let all = [
             settled("cli", Outcome::Ingested),

@@ -1,0 +1,282 @@
+//! The command line: what can be typed, and nothing about what it does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use larder_ops::fetch::Mirror;
+use larder_ops::package::PackageName;
+
+/// Turn a pak lockfile into a complete R package library
+///
+/// Every package is loaded from a store of what was built before, recompiled because a package that it links to
+/// changed, or built and kept for the next run. The library changes at the end, one package at a time and each in one
+/// step; if a package fails it stays as it was, unless --keep-going.
+#[derive(Debug, Parser)]
+#[command(
+    name = "solve",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 done, 1 some package failed, 2 bad usage or lockfile, \
+                  3 environment (no R, no compiler, disk full, store not writable), 101 a bug of ours, 130 interrupted."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub solve: SolveArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what would be done for a lockfile, and why
+    Plan(PlanArgs),
+    /// Explain one package: what its key is made of, what differs from store and library, who needs it
+    Why(WhyArgs),
+    /// Print the build graph
+    Graph(GraphArgs),
+    /// Print the log of the latest build
+    Log(LogArgs),
+    /// Check R, compilers, store, and the system packages that a lockfile asks for
+    Doctor(DoctorArgs),
+    /// Print shell completions
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SolveArgs {
+    /// The lockfile, as `pak::lockfile_create()` writes it; `-` for standard input
+    #[arg(required = true)]
+    pub lockfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub wish: WishArgs,
+    #[command(flatten)]
+    pub source: SourceArgs,
+    /// How many CPUs builds may use together [default: all]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub jobs: Option<u32>,
+    /// After a failure go on with everything that does not depend on it
+    #[arg(short, long)]
+    pub keep_going: bool,
+    /// How packages get from the store into the library
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
+    #[arg(help = "How packages get from the store into the library: auto, reflink, hardlink, symlink or copy")]
+    pub link: Link,
+    /// Also remove packages from the library that this command did not put there
+    #[arg(long)]
+    pub exact: bool,
+    /// How long one package may build, such as 90m or 2h
+    #[arg(long, value_name = "TIME", default_value = "60m", value_parser = humantime::parse_duration)]
+    pub build_timeout: Duration,
+    /// Show the plan and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub output: OutputArgs,
+    /// How to show progress
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
+    #[arg(help = "How to show progress: auto, bars, lines or none")]
+    pub progress: Progress,
+}
+
+/// Where things are.
+#[derive(Debug, Args)]
+pub(crate) struct PlaceArgs {
+    /// The library to make complete
+    #[arg(short, long, env = "LARDER_LIBRARY", default_value = "library", value_name = "DIR", hide_env_values = true)]
+    pub library: PathBuf,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The R to build with [default: R on PATH]
+    #[arg(long, env = "LARDER_R", value_name = "PATH", hide_env_values = true)]
+    pub r: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreArgs {
+    /// Where results are kept [default: larder/store in the user's cache directory]
+    #[arg(long, env = "LARDER_STORE", value_name = "DIR", hide_env_values = true)]
+    pub store: Option<PathBuf>,
+}
+
+/// What is wanted besides the lockfile.
+#[derive(Debug, Args)]
+pub(crate) struct WishArgs {
+    /// Build this package although the store has it (repeatable)
+    #[arg(long, value_name = "PKG", value_parser = PackageName::parse)]
+    pub rebuild: Vec<PackageName>,
+    /// Which changes rebuild a package
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT", hide_possible_values = true)]
+    #[arg(help = "Which changes rebuild a package: those of linking-to (headers) or of imports as well")]
+    pub rebuild_when: RebuildWhen,
+}
+
+/// Where sources come from.
+#[derive(Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// Do without a network
+    #[arg(long)]
+    pub offline: bool,
+    /// Download from URL what starts with PREFIX (repeatable); a directory or file:// URL will do
+    #[arg(long, value_name = "PREFIX=URL", value_parser = mirror)]
+    pub mirror: Vec<Mirror>,
+}
+
+/// How a command talks.
+#[derive(Debug, Args)]
+pub(crate) struct OutputArgs {
+    /// Print one JSON object per line on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Say only what went wrong
+    #[arg(short, long, conflicts_with = "verbose")]
+    pub quiet: bool,
+    /// Say more
+    #[arg(short, long)]
+    pub verbose: bool,
+    /// When to use colours: auto, always or never
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN", hide_possible_values = true)]
+    pub color: Color,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The lockfile; `-` for standard input
+    pub lockfile: PathBuf,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub wish: WishArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The lockfile; `-` for standard input
+    pub lockfile: PathBuf,
+    /// The package
+    #[arg(value_parser = PackageName::parse)]
+    pub package: PackageName,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+    #[command(flatten)]
+    pub wish: WishArgs,
+    #[command(flatten)]
+    pub output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// The lockfile; `-` for standard input
+    pub lockfile: PathBuf,
+    /// The form: dot, mermaid or json
+    #[arg(long, value_enum, default_value_t, value_name = "FORM", hide_possible_values = true)]
+    pub format: GraphFormat,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// The package [default: whatever was built last]
+    #[arg(value_parser = PackageName::parse)]
+    pub package: Option<PackageName>,
+    /// Only builds that failed
+    #[arg(long)]
+    pub failed: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// A lockfile whose system requirements are checked too
+    pub lockfile: Option<PathBuf>,
+    #[command(flatten)]
+    pub place: PlaceArgs,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Link {
+    #[default]
+    Auto,
+    Reflink,
+    Hardlink,
+    Symlink,
+    Copy,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RebuildWhen {
+    #[default]
+    LinkingTo,
+    Imports,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Color {
+    #[default]
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum Progress {
+    #[default]
+    Auto,
+    Bars,
+    Lines,
+    None,
+}
+
+#[derive(Debug, Clone, Copy, Default, ValueEnum)]
+pub(crate) enum GraphFormat {
+    #[default]
+    Dot,
+    Mermaid,
+    Json,
+}
+
+fn mirror(text: &str) -> Result<Mirror, String> {
+    // The prefix is a URL and may have `=` in its query; what it becomes starts like a URL or a path.
+    let split = text.match_indices('=').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let is_place = |place: &str| place.contains("://") || place.starts_with(['/', '.']);
+    let mut splits: Vec<_> = split.filter(|(prefix, _)| !prefix.is_empty()).collect();
+    let first = splits.first().copied();
+    splits.retain(|(_, to)| is_place(to));
+    match splits.first().copied().or(first) {
+        Some((prefix, to)) if !to.is_empty() => Ok(Mirror { prefix: prefix.to_owned(), to: to.to_owned() }),
+        _ => Err("expected PREFIX=URL".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn mirrors_are_split_where_the_new_place_starts() {
+        let parsed = mirror("https://x.org/a?b=c=file:///tmp/repo").unwrap();
+        assert_eq!((&*parsed.prefix, &*parsed.to), ("https://x.org/a?b=c", "file:///tmp/repo"));
+        let parsed = mirror("https://x.org=/srv/mirror").unwrap();
+        assert_eq!((&*parsed.prefix, &*parsed.to), ("https://x.org", "/srv/mirror"));
+        assert!(mirror("nothing").is_err() && mirror("=x").is_err() && mirror("x=").is_err());
+    }
+}

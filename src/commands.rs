@@ -1,0 +1,214 @@
+//! The commands, and how what goes wrong in one becomes a message, a hint and an exit status.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use larder_ops::fetch::Netrc;
+
+use crate::cli::{Cli, Color, Command, OutputArgs, PlaceArgs, SourceArgs, StoreArgs, WishArgs};
+use crate::exit::Exit;
+use crate::larder::{self, Config, Larder, Request};
+use crate::lockfile::{Lockfile, LockfileError};
+use crate::ui::{self, ColorMode, Palette};
+
+mod completions;
+mod doctor;
+mod graph;
+mod log;
+mod plan;
+mod solve;
+mod why;
+
+/// The environment that a command runs in, read once.
+#[derive(Debug)]
+pub struct Env {
+    variables: Vec<(OsString, OsString)>,
+}
+
+impl Env {
+    /// Reads the environment of this process.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place where the environment is read")]
+    pub fn read() -> Self {
+        Self { variables: std::env::vars_os().collect() }
+    }
+
+    fn get(&self, name: &str) -> Option<&OsStr> {
+        let found = self.variables.iter().find(|(variable, _)| variable == name).map(|(_, value)| value.as_os_str());
+        found.filter(|value| !value.is_empty())
+    }
+
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        self.get(name).map(PathBuf::from)
+    }
+
+    /// What builds may see: where programs are, and how to reach the network for the few packages that download.
+    fn for_builds(&self) -> Vec<(OsString, OsString)> {
+        const SEEN: [&str; 8] = [
+            "PATH",
+            "LD_LIBRARY_PATH",
+            "http_proxy",
+            "https_proxy",
+            "no_proxy",
+            "HTTP_PROXY",
+            "HTTPS_PROXY",
+            "NO_PROXY",
+        ];
+        self.variables.iter().filter(|(name, _)| SEEN.iter().any(|seen| name == seen)).cloned().collect()
+    }
+}
+
+/// What ended a command.
+#[derive(Debug)]
+pub struct CommandError {
+    exit: Exit,
+    message: String,
+    hints: Vec<String>,
+}
+
+impl CommandError {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self { exit, message: message.into(), hints: Vec::new() }
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+}
+
+impl From<larder::Error> for CommandError {
+    fn from(error: larder::Error) -> Self {
+        let exit = if error.is_usage() { Exit::Usage } else { Exit::Environment };
+        Self { exit, hints: error.hint().into_iter().collect(), message: error.to_string() }
+    }
+}
+
+impl From<io::Error> for CommandError {
+    fn from(error: io::Error) -> Self {
+        Self::new(Exit::Environment, error.to_string())
+    }
+}
+
+/// Runs the command that was typed.
+pub fn main(env: &Env) -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage.into() } else { Exit::Done.into() };
+        }
+    };
+    let mut palette = palette(env, Color::Auto);
+    let result = match cli.command {
+        None => {
+            palette = self::palette(env, cli.solve.output.color);
+            solve::run(&cli.solve, env)
+        }
+        Some(Command::Plan(args)) => plan::run(&args, env),
+        Some(Command::Why(args)) => why::run(&args, env),
+        Some(Command::Graph(args)) => graph::run(&args, env),
+        Some(Command::Log(args)) => log::run(&args, env),
+        Some(Command::Doctor(args)) => doctor::run(&args, env),
+        Some(Command::Completions { shell }) => Ok(completions::run(shell)),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            ui::print_error(&error.message, &error.hints, palette);
+            error.exit.into()
+        }
+    }
+}
+
+fn palette(env: &Env, color: Color) -> Palette {
+    let mode = match color {
+        Color::Auto => ColorMode::Auto,
+        Color::Always => ColorMode::Always,
+        Color::Never => ColorMode::Never,
+    };
+    Palette::choose(mode, env.get("NO_COLOR").is_some(), io::stderr().is_terminal())
+}
+
+/// Reads and checks a lockfile; `-` is standard input.
+fn read_lockfile(path: &Path) -> Result<Lockfile, CommandError> {
+    let shown = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().read_to_end(&mut bytes).map(drop)
+    } else {
+        #[expect(clippy::disallowed_methods, reason = "the message below names the path")]
+        std::fs::read(path).map(|read| bytes = read)
+    };
+    read.map_err(|error| {
+        CommandError::new(Exit::Usage, format!("{shown}: cannot read the lockfile: {error}"))
+            .hint("name a file that `pak::lockfile_create()` wrote, or `-` for standard input")
+    })?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| CommandError::new(Exit::Usage, format!("{shown}: not a lockfile: {}", error.utf8_error())))?;
+    Lockfile::parse(text.trim_start_matches('\u{feff}')).map_err(|error| {
+        let hint = LockfileError::hint(&error);
+        CommandError::new(Exit::Usage, format!("{shown}: {error}")).hint(hint)
+    })
+}
+
+fn base_of(lockfile: &Path) -> PathBuf {
+    lockfile.parent().map(Path::to_owned).unwrap_or_default()
+}
+
+fn store_of(args: &StoreArgs, env: &Env) -> Result<PathBuf, CommandError> {
+    let cache = || env.path("XDG_CACHE_HOME").or_else(|| Some(env.path("HOME")?.join(".cache")));
+    let store = args.store.clone().or_else(|| Some(cache()?.join("larder/store")));
+    let store = store.ok_or_else(|| {
+        CommandError::new(Exit::Environment, "there is no place for the store: neither HOME nor XDG_CACHE_HOME is set")
+            .hint("name a directory with `--store` or `LARDER_STORE`")
+    })?;
+    // Builds run elsewhere, and the library may hold links into the store.
+    Ok(std::path::absolute(store)?)
+}
+
+fn request(place: &PlaceArgs, wish: &WishArgs, lockfile: &Path) -> Request {
+    Request {
+        rebuild: wish.rebuild.iter().cloned().collect(),
+        rebuilds_when_imports_change: wish.rebuild_when == crate::cli::RebuildWhen::Imports,
+        base: base_of(lockfile),
+        ..Request::new(&place.library)
+    }
+}
+
+/// Opens the larder that the options name, with what the environment adds: credentials and Makevars.
+fn open(place: &PlaceArgs, source: Option<&SourceArgs>, env: &Env) -> Result<Config, CommandError> {
+    let home = env.path("HOME");
+    let netrc = env.path("NETRC").or_else(|| Some(home.as_ref()?.join(".netrc")));
+    let makevars = env.path("R_MAKEVARS_USER").or_else(|| Some(home.as_ref()?.join(".R/Makevars")));
+    Ok(Config {
+        store: store_of(&place.store, env)?,
+        r: place.r.clone(),
+        jobs: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        is_offline: source.is_some_and(|source| source.offline),
+        mirrors: source.map(|source| source.mirror.clone()).unwrap_or_default(),
+        netrc: netrc.and_then(|path| fs_err::read_to_string(path).ok()).map(|text| Netrc::parse(&text)),
+        github_token: ["GITHUB_PAT", "GITHUB_TOKEN"].iter().find_map(|name| env.get(name)?.to_str().map(str::to_owned)),
+        link: None,
+        build_timeout: Duration::from_secs(60 * 60),
+        env: env.for_builds(),
+        makevars: makevars.filter(|path| path.is_file()),
+    })
+}
+
+fn larder(config: Config) -> Result<Arc<Larder>, CommandError> {
+    Ok(Arc::new(Larder::open(config)?))
+}
+
+/// Turns on log lines on stderr for `-v`; warnings otherwise.
+fn log_to_stderr(output: &OutputArgs) {
+    let level = if output.verbose { tracing::Level::DEBUG } else { tracing::Level::WARN };
+    let level = if output.quiet { tracing::Level::ERROR } else { level };
+    let subscriber = tracing_subscriber::fmt().with_max_level(level).with_target(false).without_time();
+    // A second call, in tests, changes nothing.
+    let _ = subscriber.with_writer(io::stderr).try_init();
+}

@@ -1,0 +1,76 @@
+//! `solve plan` and `--dry-run`: what would be done, and why.
+
+use std::fmt::Write;
+
+use super::{CommandError, Env, larder, log_to_stderr, open, read_lockfile, request};
+use crate::cli::PlanArgs;
+use crate::exit::Exit;
+use crate::larder::{Larder, Request};
+use crate::lockfile::Lockfile;
+use crate::plan::{Action, Plan};
+use crate::ui;
+
+pub(super) fn run(args: &PlanArgs, env: &Env) -> Result<Exit, CommandError> {
+    let lockfile = read_lockfile(&args.lockfile)?;
+    log_to_stderr(&args.output);
+    let request = request(&args.place, &args.wish, &args.lockfile);
+    let larder = larder(open(&args.place, None, env)?)?;
+    show(&larder, &lockfile, &request, args.output.json)
+}
+
+/// Prints the plan for a lockfile.
+pub(super) fn show(
+    larder: &Larder,
+    lockfile: &Lockfile,
+    request: &Request,
+    is_json: bool,
+) -> Result<Exit, CommandError> {
+    let plan = larder.plan(lockfile, request)?;
+    if is_json {
+        let store = larder.store();
+        ui::print_data(&ui::plan_as_json(&plan, &larder.host().platform, &request.library, store.root()));
+    } else {
+        ui::print_data(&text(&plan, &larder.host().platform));
+    }
+    Ok(Exit::Done)
+}
+
+/// The order of a plan for people: what costs most first.
+const ORDER: [Action; 6] =
+    [Action::Recompile, Action::Ingest, Action::Unknown, Action::Load, Action::Keep, Action::Provided];
+
+fn text(plan: &Plan, platform: &str) -> String {
+    let mut text = format!("Plan for {} packages on {platform}\n", plan.dag.len());
+    let width = plan.vertices().map(|vertex| name(vertex).len()).max().unwrap_or(0);
+    for action in ORDER {
+        let mut vertices: Vec<_> = plan.vertices().filter(|vertex| vertex.action == action).collect();
+        vertices.sort_by_key(|vertex| &vertex.spec.package);
+        for vertex in vertices {
+            let _ = writeln!(text, "  {:<9}  {:<width$}  {}", action.as_str(), name(vertex), vertex.because);
+        }
+    }
+    let counts = ORDER.iter().filter_map(|action| {
+        let n = plan.vertices().filter(|vertex| vertex.action == *action).count();
+        (n > 0).then(|| format!("{n} {}", participle(*action)))
+    });
+    let _ = writeln!(text, "{}", counts.collect::<Vec<_>>().join(", "));
+    for warning in &plan.warnings {
+        let _ = writeln!(text, "warning: {warning}");
+    }
+    text
+}
+
+fn name(vertex: &crate::plan::Vertex) -> String {
+    format!("{} {}", vertex.spec.package, vertex.spec.version)
+}
+
+fn participle(action: Action) -> &'static str {
+    match action {
+        Action::Keep => "to keep",
+        Action::Load => "to load",
+        Action::Recompile => "to recompile",
+        Action::Ingest => "to build",
+        Action::Provided => "provided by R",
+        Action::Unknown => "to be decided when the source is there",
+    }
+}

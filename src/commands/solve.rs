@@ -1,0 +1,106 @@
+//! `solve LOCKFILE`: makes the library complete.
+
+use std::io::{self, IsTerminal};
+use std::time::Duration;
+
+use larder_ops::link::LinkMode;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{CommandError, Env, larder, log_to_stderr, open, palette, plan, read_lockfile, request};
+use crate::OnFailure;
+use crate::cli::{Link, Progress, SolveArgs};
+use crate::event::Event;
+use crate::exit::Exit;
+use crate::larder::Run;
+use crate::ui::{Format, ProgressMode, Ui, UiOptions, Verbosity};
+
+/// How long a run that was told to end at once may still take before it is left alone.
+const LAST_WAIT: Duration = Duration::from_secs(5);
+
+pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
+    let path = args.lockfile.as_deref().unwrap_or("-".as_ref());
+    let lockfile = read_lockfile(path)?;
+    log_to_stderr(&args.output);
+    let mut config = open(&args.place, Some(&args.source), env)?;
+    if let Some(jobs) = args.jobs {
+        config.jobs = jobs;
+    }
+    config.build_timeout = args.build_timeout;
+    config.link = match args.link {
+        Link::Auto => None,
+        Link::Reflink => Some(LinkMode::Reflink),
+        Link::Hardlink => Some(LinkMode::Hardlink),
+        Link::Symlink => Some(LinkMode::Symlink),
+        Link::Copy => Some(LinkMode::Copy),
+    };
+    let mut request = request(&args.place, &args.wish, path);
+    if args.keep_going {
+        request.on_failure = OnFailure::KeepGoing;
+    }
+    request.is_exact = args.exact;
+    let larder = larder(config)?;
+    if args.dry_run {
+        return plan::show(&larder, &lockfile, &request, args.output.json);
+    }
+    let ui = Ui::new(UiOptions {
+        format: if args.output.json { Format::Json } else { Format::Human },
+        progress: match args.progress {
+            // Log lines and bars cannot share a screen.
+            _ if args.output.verbose => ProgressMode::Lines,
+            Progress::Auto => ProgressMode::Auto,
+            Progress::Bars => ProgressMode::Bars,
+            Progress::Lines => ProgressMode::Lines,
+            Progress::None => ProgressMode::None,
+        },
+        verbosity: match (args.output.quiet, args.output.verbose) {
+            (true, _) => Verbosity::Quiet,
+            (_, true) => Verbosity::Verbose,
+            _ => Verbosity::Normal,
+        },
+        palette: palette(env, args.output.color),
+        is_terminal: io::stderr().is_terminal(),
+    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let exit = runtime.block_on(async { watch(larder.solve(&lockfile, request), ui).await });
+    // A thread that waits for a lock of another process would keep this one waiting.
+    runtime.shutdown_background();
+    exit
+}
+
+/// Shows the run until its end. The first Ctrl-C asks it to end cleanly, the second at once.
+async fn watch(mut run: Run, mut ui: Ui) -> Result<Exit, CommandError> {
+    let stop = run.stop();
+    let mut interrupts = signal(SignalKind::interrupt())?;
+    let mut terminations = signal(SignalKind::terminate())?;
+    loop {
+        let is_interrupted = tokio::select! {
+            event = run.next() => match event {
+                Some(event) => {
+                    ui.handle(&event);
+                    false
+                }
+                None => break,
+            },
+            _ = interrupts.recv() => true,
+            _ = terminations.recv() => true,
+            () = abandoned(&stop) => return Ok(Exit::Interrupted),
+        };
+        if is_interrupted && stop.is_requested() {
+            stop.force();
+        } else if is_interrupted {
+            stop.request();
+            let message = "ending running builds; once more to end at once".to_owned();
+            ui.handle(&Event::Warning { message });
+        }
+    }
+    drop(ui);
+    let report = run.finish().await?;
+    let is_environment = report.failed.iter().filter_map(|settled| settled.failure.as_ref()).any(|f| f.is_environment);
+    Ok(if is_environment { Exit::Environment } else { report.outcome.into() })
+}
+
+/// Comes to its end when a run that was told to end at once has not done so for a while.
+async fn abandoned(stop: &crate::Stop) {
+    stop.forced().await;
+    tokio::time::sleep(LAST_WAIT).await;
+}
