@@ -283,10 +283,10 @@ impl<E: FnMut(Event)> Teller<'_, E> {
     fn well(&self, vertex: VertexId, done: &Done) -> (Outcome, Option<String>) {
         match &done.how {
             How::Provided => (Outcome::Provided, Some(self.plan.dag.op(vertex).because.clone())),
-            How::Kept => (Outcome::Kept, Some("the library has it".to_owned())),
-            How::Loaded => (Outcome::Loaded, Some("the store has it".to_owned())),
+            How::Kept => (Outcome::Kept, None),
+            How::Loaded => (Outcome::Loaded, None),
             How::Recompiled { because } => (Outcome::Recompiled, Some(because.clone())),
-            How::Ingested => (Outcome::Ingested, Some("the store did not have it".to_owned())),
+            How::Ingested => (Outcome::Ingested, None),
         }
     }
 
