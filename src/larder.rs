@@ -60,6 +60,25 @@ pub struct Config {
     pub makevars: Option<PathBuf>,
 }
 
+impl Config {
+    /// Works with the store at `store` and the R on the `PATH` of `env`, all CPUs, and otherwise defaults.
+    pub fn new(store: impl Into<PathBuf>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        Self {
+            store: store.into(),
+            r: None,
+            jobs: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            is_offline: false,
+            mirrors: Vec::new(),
+            netrc: None,
+            github_token: None,
+            link: None,
+            build_timeout: Duration::from_secs(60 * 60),
+            env: env.into_iter().collect(),
+            makevars: None,
+        }
+    }
+}
+
 /// What is wanted of one lockfile.
 #[derive(Debug, Clone)]
 pub struct Request {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{CommandError, Env, larder, log_to_stderr, open, read_lockfile, request};
+use super::{CommandError, Env, config, larder, log_to_stderr, read_lockfile, request};
 use crate::cli::PlanArgs;
 use crate::exit::Exit;
 use crate::larder::{Larder, Request};
@@ -14,7 +14,7 @@ pub(super) fn run(args: &PlanArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     log_to_stderr(&args.output);
     let request = request(&args.place, &args.wish, &args.lockfile);
-    let larder = larder(open(&args.place, None, env)?)?;
+    let larder = larder(config(&args.place, None, env)?)?;
     show(&larder, &lockfile, &request, args.output.json)
 }
 

@@ -9,7 +9,7 @@ use larder_graph::{
     Dag, Event as GraphEvent, OnFailure, Outcome as GraphOutcome, Report as GraphReport, Stop, VertexId,
 };
 use larder_graph::{Failure as GraphFailure, Settled as GraphSettled};
-use larder_ops::library::{Library, LibraryError, StagedPackage};
+use larder_ops::library::{Library, LibraryError, StagedPackage, has_package};
 use larder_ops::link::Linker;
 use larder_ops::op::{Done, How, OpError, PackageOp, Progress};
 use larder_ops::package::PackageName;
@@ -167,6 +167,20 @@ async fn update(
                 if foreign.len() == 1 { "1 package".to_owned() } else { format!("{} packages", foreign.len()) },
                 if foreign.len() == 1 { "is" } else { "are" },
                 super::names(&foreign)
+            ),
+        });
+    }
+    let left: Vec<PackageName> = done
+        .iter()
+        .filter(|(_, settled)| settled.outcome.output().is_none())
+        .map(|(id, _)| plan.dag.op(id).spec.package.clone())
+        .filter(|package| has_package(library.root(), package))
+        .collect();
+    if !left.is_empty() {
+        emit(Event::Warning {
+            message: format!(
+                "{} stay in the library as they were, and may not fit what was replaced around them",
+                super::names(&left)
             ),
         });
     }
