@@ -21,6 +21,7 @@ mod graph;
 mod log;
 mod plan;
 mod solve;
+mod store;
 mod why;
 
 /// The environment that a command runs in, read once.
@@ -112,6 +113,7 @@ pub fn main(env: &Env) -> ExitCode {
         Some(Command::Why(args)) => why::run(&args, env),
         Some(Command::Graph(args)) => graph::run(&args, env),
         Some(Command::Log(args)) => log::run(&args, env),
+        Some(Command::Store(command)) => store::run(&command, env),
         Some(Command::Doctor(args)) => doctor::run(&args, env),
         Some(Command::Completions { shell }) => Ok(completions::run(shell)),
     };
@@ -180,18 +182,18 @@ fn request(place: &PlaceArgs, wish: &WishArgs, lockfile: &Path) -> Request {
 }
 
 /// Joins the options with what the environment adds: credentials and Makevars.
-fn config(place: &PlaceArgs, source: Option<&SourceArgs>, env: &Env) -> Result<Config, CommandError> {
+fn config(store: &StoreArgs, r: Option<&Path>, source: Option<&SourceArgs>, env: &Env) -> Result<Config, CommandError> {
     let home = env.path("HOME");
     let netrc = env.path("NETRC").or_else(|| Some(home.as_ref()?.join(".netrc")));
     let makevars = env.path("R_MAKEVARS_USER").or_else(|| Some(home.as_ref()?.join(".R/Makevars")));
     Ok(Config {
-        r: place.r.clone(),
+        r: r.map(Path::to_owned),
         is_offline: source.is_some_and(|source| source.offline),
         mirrors: source.map(|source| source.mirror.clone()).unwrap_or_default(),
         netrc: netrc.and_then(|path| fs_err::read_to_string(path).ok()).map(|text| Netrc::parse(&text)),
         github_token: ["GITHUB_PAT", "GITHUB_TOKEN"].iter().find_map(|name| env.get(name)?.to_str().map(str::to_owned)),
         makevars: makevars.filter(|path| path.is_file()),
-        ..Config::new(store_of(&place.store, env)?, env.for_builds())
+        ..Config::new(store_of(store, env)?, env.for_builds())
     })
 }
 

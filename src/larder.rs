@@ -26,8 +26,10 @@ use crate::host::Host;
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
+mod exchange;
 mod run;
 
+pub use exchange::{Found, Manifest, STORE_MANIFEST};
 pub use run::Run;
 
 /// How many downloads go on at once.
@@ -231,17 +233,22 @@ impl Larder {
     }
 
     fn plan_with(&self, lockfile: &Lockfile, request: &Request, store: &Store, record: &Record) -> Result<Plan, Error> {
-        let known =
-            Known { store, record, library: &request.library, toolchain: &self.host.toolchain, blobs: &self.blobs };
-        let makevars =
-            self.config.makevars.as_deref().map(|path| Ok::<_, io::Error>(Sha256Digest::of(&fs_err::read(path)?)));
+        self.plan_from(lockfile, request, &self.known(store, record, &request.library))
+    }
+
+    fn known<'a>(&'a self, store: &'a Store, record: &'a Record, library: &'a Path) -> Known<'a> {
+        Known { store, record, library, toolchain: &self.host.toolchain, blobs: &self.blobs }
+    }
+
+    fn plan_from(&self, lockfile: &Lockfile, request: &Request, known: &impl Knowledge) -> Result<Plan, Error> {
+        let makevars = self.config.makevars.as_deref().map(fs_err::read).transpose()?;
         let settings = Settings {
             rebuild: request.rebuild.clone(),
             rebuilds_when_imports_change: request.rebuilds_when_imports_change,
-            makevars: makevars.transpose()?,
+            makevars: makevars.map(|bytes| Sha256Digest::of(&bytes)),
             base: request.base.clone(),
         };
-        Ok(Plan::new(lockfile, &self.host, &settings, &known)?)
+        Ok(Plan::new(lockfile, &self.host, &settings, known)?)
     }
 
     /// Makes the library complete, in the background: the returned [`Run`] yields what happens, can be stopped, and

@@ -32,7 +32,7 @@ impl Findings {
 
 pub(super) fn run(args: &DoctorArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = args.lockfile.as_deref().map(read_lockfile).transpose()?;
-    let config = config(&args.place, None, env)?;
+    let config = config(&args.place.store, args.place.r.as_deref(), None, env)?;
     let path = env.get("PATH").unwrap_or_default();
     let distro = Host::distro();
     let install = format!("`{}`", Distro::install_command(distro.as_ref()));

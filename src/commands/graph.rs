@@ -13,7 +13,7 @@ use crate::ui;
 pub(super) fn run(args: &GraphArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     let wish = WishArgs { rebuild: Vec::new(), rebuild_when: RebuildWhen::LinkingTo };
-    let larder = larder(config(&args.place, None, env)?)?;
+    let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
     let plan = larder.plan(&lockfile, &request(&args.place, &wish, &args.lockfile))?;
     ui::print_data(&match args.format {
         GraphFormat::Dot => dot(&plan),

@@ -14,7 +14,7 @@ pub(super) fn run(args: &PlanArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     log_to_stderr(&args.output);
     let request = request(&args.place, &args.wish, &args.lockfile);
-    let larder = larder(config(&args.place, None, env)?)?;
+    let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
     show(&larder, &lockfile, &request, args.output.json)
 }
 

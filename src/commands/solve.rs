@@ -21,7 +21,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     let path = args.lockfile.as_deref().unwrap_or("-".as_ref());
     let lockfile = read_lockfile(path)?;
     log_to_stderr(&args.output);
-    let mut config = config(&args.place, Some(&args.source), env)?;
+    let mut config = config(&args.place.store, args.place.r.as_deref(), Some(&args.source), env)?;
     if let Some(jobs) = args.jobs {
         config.jobs = jobs;
     }

@@ -18,7 +18,7 @@ pub(super) fn run(args: &WhyArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     log_to_stderr(&args.output);
     let request = request(&args.place, &args.wish, &args.lockfile);
-    let larder = larder(config(&args.place, None, env)?)?;
+    let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
     let plan = larder.plan(&lockfile, &request)?;
     let Some(id) = plan.ids.get(&args.package) else {
         return Err(CommandError::new(Exit::Usage, format!("the lockfile has no package `{}`", args.package)));
