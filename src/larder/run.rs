@@ -299,6 +299,7 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             How::Provided => (Outcome::Provided, Some(self.plan.dag.op(vertex).because.clone())),
             How::Kept => (Outcome::Kept, None),
             How::Loaded => (Outcome::Loaded, None),
+            How::InterfaceUnchanged => (Outcome::Loaded, Some("interface unchanged".to_owned())),
             How::Recompiled { because } => (Outcome::Recompiled, Some(because.clone())),
             How::Ingested => (Outcome::Ingested, None),
         }
