@@ -186,7 +186,10 @@ impl Builder {
         if let Some(user) = &self.makevars {
             text = format!("include {}\n", user.display());
         }
-        if self.toolchain.maps_file_prefixes() {
+        // Neither make nor a configure script that reads the flags could be told to take such a path as one word.
+        let is_word =
+            |path: &Path| !path.as_os_str().as_encoded_bytes().iter().any(|byte| b" \t#$\"'\\".contains(byte));
+        if self.toolchain.maps_file_prefixes() && is_word(build.scratch) && is_word(build.source) {
             let (source, view) = (build.source.display(), build.scratch.join("view"));
             let maps = format!("-ffile-prefix-map={source}=. -ffile-prefix-map={}=view", view.display());
             for flags in ["CFLAGS", "CXXFLAGS", "CXX11FLAGS", "CXX14FLAGS", "CXX17FLAGS", "CXX20FLAGS", "CXX23FLAGS"] {
