@@ -1,0 +1,15 @@
+//! Scenarios: the command, as users start it, against packages made here. One binary, so that it links once.
+
+mod build;
+mod failure;
+mod golden;
+mod interrupt;
+mod library;
+mod lockfile;
+mod output;
+mod plan;
+mod recompile;
+mod sources;
+mod store;
+mod tidy;
+mod world;
