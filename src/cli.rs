@@ -249,14 +249,16 @@ pub(crate) enum GraphFormat {
 
 fn mirror(text: &str) -> Result<Mirror, String> {
     // The prefix is a URL and may have `=` in its query; what it becomes starts like a URL or a path.
-    let split = text.match_indices('=').map(|(at, _)| (&text[..at], &text[at + 1..]));
-    let is_place = |place: &str| place.contains("://") || place.starts_with(['/', '.']);
-    let mut splits: Vec<_> = split.filter(|(prefix, _)| !prefix.is_empty()).collect();
-    let first = splits.first().copied();
-    splits.retain(|(_, to)| is_place(to));
-    match splits.first().copied().or(first) {
-        Some((prefix, to)) if !to.is_empty() => Ok(Mirror { prefix: prefix.to_owned(), to: to.to_owned() }),
-        _ => Err("expected PREFIX=URL".to_owned()),
+    let splits = text.match_indices('=').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let is_place = |to: &str| {
+        let scheme = to.split_once("://").map_or("", |(scheme, _)| scheme);
+        to.starts_with(['/', '.'])
+            || !scheme.is_empty() && scheme.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'+')
+    };
+    let split = splits.clone().find(|(_, to)| is_place(to)).or_else(|| splits.clone().next());
+    match split.filter(|(prefix, to)| !prefix.is_empty() && !to.is_empty()) {
+        Some((prefix, to)) => Ok(Mirror { prefix: prefix.to_owned(), to: to.to_owned() }),
+        None => Err("expected PREFIX=URL".to_owned()),
     }
 }
 

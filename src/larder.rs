@@ -16,7 +16,7 @@ use larder_ops::key::Reference;
 use larder_ops::library::{self, LibraryError, Record};
 use larder_ops::link::LinkMode;
 use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
-use larder_ops::package::PackageName;
+use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
 use larder_ops::store::{Configs, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
@@ -332,8 +332,8 @@ impl Knowledge for Known<'_> {
         match origin {
             Origin::Archive { sha256: Some(digest), .. } => Some(*digest),
             Origin::Archive { identity, .. } => Some(self.blobs.first_seen(identity).ok()??.sha256),
-            Origin::Directory(dir) => source::digest(dir).ok(),
-            Origin::Provided => None,
+            Origin::Directory(dir) if dir.join("DESCRIPTION").is_file() => source::digest(dir).ok(),
+            Origin::Directory(_) | Origin::Provided => None,
         }
     }
 
@@ -341,7 +341,8 @@ impl Knowledge for Known<'_> {
         Sha256Digest::of_reader(fs_err::File::open(path).ok()?).ok()
     }
 
-    fn is_dir(&self, path: &Path) -> bool {
-        path.is_dir()
+    fn is_source_of(&self, package: &PackageName, path: &Path) -> bool {
+        let description = fs_err::read(path.join("DESCRIPTION")).map(|bytes| Description::parse(&bytes));
+        description.is_ok_and(|description| description.get("Package") == Some(package.as_str()))
     }
 }

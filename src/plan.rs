@@ -38,8 +38,8 @@ pub trait Knowledge {
     fn content(&self, origin: &Origin) -> Option<Sha256Digest>;
     /// The digest of a file on this machine.
     fn file_digest(&self, path: &std::path::Path) -> Option<Sha256Digest>;
-    /// Whether there is a directory.
-    fn is_dir(&self, path: &std::path::Path) -> bool;
+    /// Whether a directory holds the source of a package.
+    fn is_source_of(&self, package: &PackageName, path: &std::path::Path) -> bool;
 }
 
 /// What the user wants besides the lockfile.
@@ -148,9 +148,8 @@ impl Plan {
         settings: &Settings,
         known: &impl Knowledge,
     ) -> Result<Self, PlanError> {
-        let mut warnings = Vec::new();
         let vertices: Vec<Vertex> =
-            lockfile.entries().iter().map(|entry| vertex(entry, host, settings, known, &mut warnings)).collect();
+            lockfile.entries().iter().map(|entry| vertex(entry, host, settings, known)).collect();
         let linking_to: Vec<Vec<PackageName>> =
             lockfile.entries().iter().zip(&vertices).map(|(entry, vertex)| linking_to(entry, vertex)).collect();
         let mut builder = DagBuilder::new();
@@ -181,7 +180,7 @@ impl Plan {
             PlanError::Cycle(error.cycle.into_iter().map(|vertex| names[vertex.index()].clone()).collect())
         })?;
         decide(&mut dag, provided, known);
-        Ok(Self { dag, ids, warnings })
+        Ok(Self { dag, ids, warnings: warnings(lockfile, host, known) })
     }
 
     /// Returns the vertices in the lockfile's order.
@@ -193,6 +192,42 @@ impl Plan {
     pub fn linking_to<'a>(&self, vertex: &'a Vertex) -> Option<&'a [PackageName]> {
         vertex.spec.recipe.as_ref().map(|recipe| recipe.linking_to.as_slice())
     }
+}
+
+/// Says what the run will have to do otherwise than the lockfile has it, or cannot do.
+fn warnings(lockfile: &Lockfile, host: &Host, known: &impl Knowledge) -> Vec<String> {
+    let mut foreign: BTreeMap<String, Vec<&Entry>> = BTreeMap::new();
+    let mut lacking = Vec::new();
+    for entry in lockfile.entries() {
+        if let Some(binary) = entry.binary.as_ref().filter(|binary| !host.takes(binary)) {
+            foreign.entry(format!("{}, R {}", binary.platform, binary.r_minor)).or_default().push(entry);
+        }
+        if entry.kind == Kind::Installed && known.provided(&entry.package).is_none() {
+            lacking.push(entry.package.to_string());
+        }
+    }
+    let mut warnings: Vec<String> = foreign
+        .into_iter()
+        .map(|(platform, entries)| match entries[..] {
+            [entry] => format!(
+                "`{}` is locked as a binary for {platform}, which does not fit here: its source is taken",
+                entry.package
+            ),
+            _ => format!(
+                "{} packages are locked as binaries for {platform}, which do not fit here: their sources are taken",
+                entries.len()
+            ),
+        })
+        .collect();
+    if !lacking.is_empty() {
+        warnings.push(format!(
+            "the lockfile takes {} from R's own library, but {} does not have {}",
+            lacking.join(", "),
+            host.toolchain.library.display(),
+            if lacking.len() == 1 { "it" } else { "them" }
+        ));
+    }
+    warnings
 }
 
 fn linking_to(entry: &Entry, vertex: &Vertex) -> Vec<PackageName> {
@@ -265,30 +300,10 @@ fn action(vertex: &mut Vertex, key: Option<&PackageKey>, known: &impl Knowledge)
 }
 
 /// Makes the vertex of an entry, as far as it follows from the entry alone and what is known of its source.
-fn vertex(
-    entry: &Entry,
-    host: &Host,
-    settings: &Settings,
-    known: &impl Knowledge,
-    warnings: &mut Vec<String>,
-) -> Vertex {
+fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledge) -> Vertex {
     let binary = entry.binary.as_ref().filter(|binary| host.takes(binary));
     let is_foreign = entry.binary.is_some() && binary.is_none();
-    if let (true, Some(binary)) = (is_foreign, &entry.binary) {
-        warnings.push(format!(
-            "{} {}: the lockfile has a prebuilt package for {} (R {}), which does not fit here; its source is taken",
-            entry.package, entry.version, binary.platform, binary.r_minor
-        ));
-    }
     let origin = origin::of(entry, is_foreign, settings, known);
-    if matches!(origin, Origin::Provided) && known.provided(&entry.package).is_none() {
-        warnings.push(format!(
-            "{} {}: the lockfile takes it from R's own library, but {} does not have it",
-            entry.package,
-            entry.version,
-            host.toolchain.library.display()
-        ));
-    }
     let content_kind = matches!(entry.kind, Kind::Url | Kind::Local).then(|| entry.kind.as_str());
     let source_hash = entry.source_hash();
     let source = source_hash
@@ -301,7 +316,9 @@ fn vertex(
         special.insert(MAKEVARS, makevars);
     }
     let recipe = source.filter(|_| !matches!(origin, Origin::Provided)).and_then(|source| {
-        let (linking_to, special) = if let Some(binary) = binary { (Vec::new(), ConfigMap::from_iter([(BINARY, &binary.platform)])) } else {
+        let (linking_to, special) = if let Some(binary) = binary {
+            (Vec::new(), ConfigMap::from_iter([(BINARY, &binary.platform)]))
+        } else {
             let seen = known.configs(&entry.package, source).map(|configs| configs.linkingto);
             // Of a foreign binary the lockfile does not know what its source links to.
             (seen.or_else(|| entry.linking_to.clone().filter(|_| !is_foreign))?, special.clone())

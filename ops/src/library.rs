@@ -107,12 +107,30 @@ pub fn has_package(library: &Path, package: &PackageName) -> bool {
 impl Library {
     /// Creates the library if need be, waits until no other process changes it, and reads its record.
     pub fn open(root: &Path) -> Result<Self, LibraryError> {
+        let lock = Self::lock_file(root)?;
+        lock.file().lock()?;
+        Self::locked(root, lock)
+    }
+
+    /// Does the same as [`Library::open`], but returns `None` instead of waiting.
+    pub fn try_open(root: &Path) -> Result<Option<Self>, LibraryError> {
+        let lock = Self::lock_file(root)?;
+        match lock.file().try_lock() {
+            Ok(()) => Self::locked(root, lock).map(Some),
+            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+        }
+    }
+
+    fn lock_file(root: &Path) -> io::Result<fs::File> {
         let private = root.join(PRIVATE);
         fs::create_dir_all(&private)?;
-        let lock = fs::OpenOptions::new().create(true).append(true).open(private.join("lock"))?;
-        lock.file().lock()?;
+        fs::OpenOptions::new().create(true).append(true).open(private.join("lock"))
+    }
+
+    fn locked(root: &Path, lock: fs::File) -> Result<Self, LibraryError> {
         // Whatever is in staging now has lost its owner, as the owner had the lock.
-        remove_all(&private.join("staging"))?;
+        remove_all(&root.join(PRIVATE).join("staging"))?;
         Ok(Self { record: Record::read(root)?, root: fs::canonicalize(root)?, next: AtomicUsize::new(0), _lock: lock })
     }
 

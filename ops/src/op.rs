@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use larder_graph::{CacheMap, Context, Inputs, Op, Phase, Resources, VertexId};
 
@@ -115,8 +115,17 @@ pub struct Done {
     pub tree: Option<PathBuf>,
     /// How it got there.
     pub how: How,
-    /// The log of the build, if there was one.
-    pub log: Option<PathBuf>,
+    /// The build, if there was one.
+    pub build: Option<BuildRecord>,
+}
+
+/// A build that went well.
+#[derive(Debug, Clone)]
+pub struct BuildRecord {
+    /// Its log.
+    pub log: PathBuf,
+    /// How long it took, without waiting for its turn.
+    pub duration: Duration,
 }
 
 /// How a vertex ended well.
@@ -203,7 +212,7 @@ impl PackageOp {
         }
         let how = if is_kept { How::Kept } else { How::Loaded };
         let tree = stored.or_else(|| is_kept.then(|| library.join(package)))?;
-        Some(Done { tree: Some(tree), how, log: None })
+        Some(Done { tree: Some(tree), how, build: None })
     }
 }
 
@@ -240,7 +249,7 @@ impl Op for PackageOp {
 
     async fn load(&self, key: &Self::Key, _: &Context<Self>) -> Result<Option<Self::Output>, OpError> {
         if matches!(self.spec.origin, Origin::Provided) {
-            return Ok(Some(Arc::new(Done { tree: None, how: How::Provided, log: None })));
+            return Ok(Some(Arc::new(Done { tree: None, how: How::Provided, build: None })));
         }
         if self.spec.is_rebuilt {
             return Ok(None);
@@ -252,9 +261,13 @@ impl Op for PackageOp {
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let prepared = prepared.expect("the last cache map has prepared the source");
         let store = &self.workshop.store;
-        let _lock = {
+        let lock = {
             let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
-            blocking(move || workshop.store.lock_source(key.package(), key.reference().source)).await?
+            blocking(move || workshop.store.lock_source(key.package(), key.reference().source))
+        };
+        let _lock = tokio::select! {
+            lock = lock => lock?,
+            () = cx.stop().requested() => return Err(OpError::Stopped),
         };
         // Another process may have built it while this one waited.
         if !self.spec.is_rebuilt
@@ -275,7 +288,8 @@ impl Op for PackageOp {
             Ok(built) => built,
             Err(source) => return Err(OpError::Build { log: Logs::mark_failed(&log), source }),
         };
-        let mut sidecar = Sidecar::new(key, start.elapsed());
+        let duration = start.elapsed();
+        let mut sidecar = Sidecar::new(key, duration);
         sidecar.linkingto.clone_from(&prepared.recipe.linking_to);
         sidecar.source_compiled = built.join("libs").is_dir() && !prepared.is_binary;
         sidecar.dependencies = Self::dependencies(&view);
@@ -287,7 +301,7 @@ impl Op for PackageOp {
             tree
         });
         let tree = tree.await?;
-        Ok(Arc::new(Done { tree: Some(tree), how, log: Some(log) }))
+        Ok(Arc::new(Done { tree: Some(tree), how, build: Some(BuildRecord { log, duration }) }))
     }
 }
 

@@ -267,6 +267,8 @@ fn probe(r: &Path, path: &OsStr) -> Result<Toolchain, ToolchainError> {
         .args(["--vanilla", "--no-echo", "-e", QUESTIONS])
         .env("LC_ALL", "C")
         .env_remove("R_HOME")
+        // What is asked needs none of the packages that R attaches, which are half of its start.
+        .env("R_DEFAULT_PACKAGES", "NULL")
         .stdin(Stdio::null())
         .output()
         .map_err(|error| broken(error.to_string()))?;

@@ -53,7 +53,8 @@ fn text(plan: &Plan, platform: &str) -> String {
         let n = plan.vertices().filter(|vertex| vertex.action == *action).count();
         (n > 0).then(|| format!("{n} {}", participle(*action)))
     });
-    let _ = writeln!(text, "{}", counts.collect::<Vec<_>>().join(", "));
+    let counts: Vec<_> = counts.collect();
+    let _ = writeln!(text, "{}", if counts.is_empty() { "nothing to do".to_owned() } else { counts.join(", ") });
     for warning in &plan.warnings {
         let _ = writeln!(text, "warning: {warning}");
     }

@@ -33,7 +33,9 @@ fn text(plan: &Plan, id: larder_graph::VertexId, larder: &Larder, record: &Recor
     let vertex = plan.dag.op(id);
     let spec = &vertex.spec;
     let mut text = format!("{} {}: {} ({})\n", spec.package, spec.version, vertex.action.as_str(), vertex.because);
-    let mut line = |label: &str, value: &str| drop(writeln!(text, "  {label:<14}{value}"));
+    let mut line = |label: &str, value: &str| {
+        let _ = writeln!(text, "  {label:<16}{value}");
+    };
     if let Some(key) = &vertex.key {
         line("source", &format!("{} ({})", key.reference().source, vertex.kind));
         line("config", &key.reference().config.to_string());
@@ -82,7 +84,7 @@ fn text(plan: &Plan, id: larder_graph::VertexId, larder: &Larder, record: &Recor
         }
     }
     let linked: Vec<String> = linked.into_iter().map(ToString::to_string).collect();
-    line("a change here recompiles", &format!("  {}", or_nothing(&linked)));
+    line("would recompile", &or_nothing(&linked));
     text
 }
 

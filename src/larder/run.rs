@@ -83,8 +83,11 @@ pub(super) async fn run(
 ) -> Result<Report, Error> {
     let start = Instant::now();
     let store = larder.store();
-    let path = request.library.clone();
-    let mut library = blocking(move || Library::open(&path)).await?;
+    let Some(mut library) = open(request, &stop, &mut emit).await? else {
+        let report = Report { outcome: RunOutcome::Interrupted, duration: start.elapsed(), ..Report::default() };
+        emit(Event::Finished(report.clone()));
+        return Ok(report);
+    };
     let plan = larder.plan_with(lockfile, request, &store, library.record())?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),
@@ -116,6 +119,20 @@ pub(super) async fn run(
     Ok(report)
 }
 
+/// Opens the library, and waits for whoever else is changing it, unless the run is stopped meanwhile.
+async fn open(request: &Request, stop: &Stop, emit: &mut impl FnMut(Event)) -> Result<Option<Library>, Error> {
+    let path = request.library.clone();
+    if let Some(library) = blocking(move || Library::try_open(&path)).await? {
+        return Ok(Some(library));
+    }
+    emit(Event::Warning { message: format!("waiting for another process that changes {}", request.library.display()) });
+    let path = request.library.clone();
+    tokio::select! {
+        library = blocking(move || Library::open(&path)) => Ok(Some(library?)),
+        () = stop.requested() => Ok(None),
+    }
+}
+
 /// Makes the library what the lockfile says, as far as packages came to their end.
 async fn update(
     larder: &Larder,
@@ -130,13 +147,11 @@ async fn update(
     let mut provided = BTreeSet::new();
     for (id, settled) in done.iter() {
         let package = &plan.dag.op(id).spec.package;
-        match (settled.outcome.output().map(|done| (&done.how, &done.tree)), &settled.key) {
-            (Some((How::Provided, _)), _) => drop(provided.insert(package.clone())),
-            (Some((How::Kept, _)) | None, _) => {}
-            (Some((_, tree)), Some(key)) => {
-                to_link.extend(tree.clone().map(|tree| (package.clone(), key.reference(), tree)));
-            }
-            (Some(_), None) => {}
+        let (Some(done), Some(key)) = (settled.outcome.output(), &settled.key) else { continue };
+        match (&done.how, &done.tree) {
+            (How::Provided, _) => drop(provided.insert(package.clone())),
+            (How::Kept, _) | (_, None) => {}
+            (_, Some(tree)) => to_link.push((package.clone(), key.reference(), tree.clone())),
         }
     }
     let foreign = library.foreign(&wanted)?;
@@ -252,15 +267,15 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             GraphOutcome::Failed(GraphFailure::Op(error)) => Some(error),
             _ => None,
         };
-        let log = settled.outcome.output().and_then(|done| done.log.clone());
+        let build = settled.outcome.output().and_then(|done| done.build.as_ref());
         Settled {
             package: spec.package.clone(),
             version: spec.version.clone(),
             outcome,
             because,
             key: settled.key.as_ref().filter(|_| outcome != Outcome::Provided).map(|key| key.reference().to_string()),
-            duration: settled.duration,
-            log: log.or_else(|| op_error.and_then(OpError::log).cloned()),
+            duration: build.map_or(settled.duration, |build| build.duration),
+            log: build.map(|build| build.log.clone()).or_else(|| op_error.and_then(OpError::log).cloned()),
             failure: settled.outcome.failure().map(|failure| self.failure(vertex, failure)),
         }
     }
@@ -268,10 +283,10 @@ impl<E: FnMut(Event)> Teller<'_, E> {
     fn well(&self, vertex: VertexId, done: &Done) -> (Outcome, Option<String>) {
         match &done.how {
             How::Provided => (Outcome::Provided, Some(self.plan.dag.op(vertex).because.clone())),
-            How::Kept => (Outcome::Kept, Some("the library has it".to_owned())),
-            How::Loaded => (Outcome::Loaded, Some("the store has it".to_owned())),
+            How::Kept => (Outcome::Kept, None),
+            How::Loaded => (Outcome::Loaded, None),
             How::Recompiled { because } => (Outcome::Recompiled, Some(because.clone())),
-            How::Ingested => (Outcome::Ingested, Some("the store did not have it".to_owned())),
+            How::Ingested => (Outcome::Ingested, None),
         }
     }
 

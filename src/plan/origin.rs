@@ -15,7 +15,7 @@ pub(super) fn of(entry: &Entry, is_foreign: bool, settings: &Settings, known: &i
     }
     if entry.kind == Kind::Local {
         let path = local_path(entry, settings, known);
-        if known.is_dir(&path) || !is_archive_name(&path) {
+        if !is_archive_name(&path) {
             return Origin::Directory(path);
         }
         let source = path.to_string_lossy().into_owned();
@@ -34,7 +34,9 @@ pub(super) fn of(entry: &Entry, is_foreign: bool, settings: &Settings, known: &i
         _ => entry.sources.clone(),
     };
     let platform = entry.binary.as_ref().filter(|_| !is_foreign).map_or("source", |binary| &binary.platform);
-    let identity = if let Some(source) = entry.source_hash() { format!("{} {} {source} {platform}", entry.package, entry.version) } else {
+    let identity = if let Some(source) = entry.source_hash() {
+        format!("{} {} {source} {platform}", entry.package, entry.version)
+    } else {
         let etag = entry.metadata.get("RemoteEtag").map(String::as_str).unwrap_or_default();
         format!("url {} {etag}", entry.sources.first().map(String::as_str).unwrap_or_default())
     };
@@ -61,7 +63,13 @@ fn local_path(entry: &Entry, settings: &Settings, known: &impl Knowledge) -> Pat
     let told = settings.base.join(source.strip_prefix("file://").unwrap_or(source));
     let reference = entry.metadata.get("RemotePkgRef").and_then(|reference| reference.strip_prefix("local::"));
     match reference.map(|reference| settings.base.join(reference)) {
-        Some(beside) if !known.is_dir(&told) && !is_archive_name(&told) && known.is_dir(&beside) => beside,
+        Some(beside)
+            if !is_archive_name(&told)
+                && !known.is_source_of(&entry.package, &told)
+                && known.is_source_of(&entry.package, &beside) =>
+        {
+            beside
+        }
         _ => told,
     }
 }

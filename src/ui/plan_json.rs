@@ -96,7 +96,11 @@ pub fn graph_as_json(plan: &Plan) -> String {
 fn vertex(plan: &Plan, id: VertexId) -> PlanVertex<'_> {
     let vertex = plan.dag.op(id);
     let source = vertex.key.as_ref().map(|key| key.reference().source).or(vertex.spec.source_hash);
-    let linking_to = vertex.spec.recipe.as_ref().map(|recipe| recipe.linking_to.iter().map(larder_ops::package::PackageName::as_str));
+    let linking_to = vertex
+        .spec
+        .recipe
+        .as_ref()
+        .map(|recipe| recipe.linking_to.iter().map(larder_ops::package::PackageName::as_str));
     PlanVertex {
         v: 1,
         package: vertex.spec.package.as_str(),

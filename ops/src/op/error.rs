@@ -22,6 +22,8 @@ pub enum OpError {
     WrongPackage { found: String },
     #[error("`{0}` does not exist or is no directory with a DESCRIPTION")]
     NoDirectory(PathBuf),
+    #[error("stopped")]
+    Stopped,
     #[error(transparent)]
     Fetch(#[from] FetchError),
     #[error(transparent)]
