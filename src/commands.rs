@@ -135,9 +135,13 @@ fn palette(env: &Env, color: Color) -> Palette {
     Palette::choose(mode, env.get("NO_COLOR").is_some(), io::stderr().is_terminal())
 }
 
+fn shown(lockfile: &Path) -> String {
+    if lockfile == Path::new("-") { "standard input".to_owned() } else { lockfile.display().to_string() }
+}
+
 /// Reads and checks a lockfile; `-` is standard input.
 fn read_lockfile(path: &Path) -> Result<Lockfile, CommandError> {
-    let shown = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let shown = shown(path);
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
         io::stdin().lock().read_to_end(&mut bytes).map(drop)
@@ -155,6 +159,18 @@ fn read_lockfile(path: &Path) -> Result<Lockfile, CommandError> {
         let hint = LockfileError::hint(&error);
         CommandError::new(Exit::Usage, format!("{shown}: {error}")).hint(hint)
     })
+}
+
+/// Says of an error in what the lockfile holds in which lockfile that is.
+fn in_lockfile(path: &Path) -> impl Fn(larder::Error) -> CommandError {
+    move |error| {
+        let is_in_it = matches!(&error, larder::Error::Plan(problem) if problem.is_in_lockfile());
+        let mut error = CommandError::from(error);
+        if is_in_it {
+            error.message = format!("{}: {}", shown(path), error.message);
+        }
+        error
+    }
 }
 
 fn base_of(lockfile: &Path) -> PathBuf {

@@ -206,7 +206,7 @@ impl Larder {
     pub fn open(config: Config) -> Result<Self, Error> {
         let path = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone()).unwrap_or_default();
         let host = Host::probe(config.r.as_deref(), &path, &config.store.join(".probes"))?;
-        let blobs = Blobs::open(config.store.join("blobs"))?;
+        let blobs = Blobs::at(config.store.join("blobs"));
         let mut fetching = FetchConfig::new(blobs.clone());
         fetching.user_agent = host.toolchain.user_agent();
         fetching.mirrors.clone_from(&config.mirrors);

@@ -99,6 +99,7 @@ pub(super) async fn run(
         emit(Event::Warning { message });
     }
     larder.check(&plan, request)?;
+    larder.blobs.create()?;
     let workshop = larder.workshop(store, (library.root().to_owned(), library.record().clone()), &plan, request);
     let workshop = Arc::new(workshop);
     let dag = Arc::new(plan.dag.map(|_, vertex| PackageOp::new(vertex.spec.clone(), Arc::clone(&workshop))));

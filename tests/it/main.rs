@@ -1,3 +1,16 @@
-//! The command from the outside: what users, scripts and R see of it.
+//! Scenarios: the command, as users start it, against packages made here. One binary, so that it links once.
 
+mod build;
+mod failure;
+mod golden;
+mod interrupt;
+mod library;
+mod lockfile;
+mod output;
+mod plan;
 mod real;
+mod recompile;
+mod sources;
+mod store;
+mod tidy;
+mod world;

@@ -56,7 +56,8 @@ fn a_second_run_keeps_everything_starts_no_program_and_changes_no_file() {
 
     // Sidecars are left out: the time of their last change says when an entry was last used.
     let is_sidecar = |path: &Path| path.file_stem().is_some_and(|stem| stem.len() == 64) && path.extension().is_some();
-    let files = || ["home", "tmp", "library", "store"].map(|part| listing(&world.dir.join(part), |path| !is_sidecar(path)));
+    let files =
+        || ["home", "tmp", "library", "store"].map(|part| listing(&world.dir.join(part), |path| !is_sidecar(path)));
     let before = files();
     let ran = world.solve(&lock).run();
     ran.all(&[("kept", &lock.packages())]);

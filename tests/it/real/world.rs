@@ -158,7 +158,13 @@ impl World {
 
     /// Prepares a subcommand with this world's store and library.
     pub(super) fn command<const N: usize>(&self, words: [&str; N]) -> Solve {
-        words.into_iter().fold(Solve::new(self), Solve::arg).arg("--store").arg(self.store()).arg("--library").arg(self.library())
+        words
+            .into_iter()
+            .fold(Solve::new(self), Solve::arg)
+            .arg("--store")
+            .arg(self.store())
+            .arg("--library")
+            .arg(self.library())
     }
 
     /// Makes the store forget packages, all their versions.
