@@ -283,7 +283,7 @@ impl Op for PackageOp {
         let closure = inputs.closure();
         let view: BTreeMap<PackageName, PathBuf> =
             closure.iter().filter_map(|(id, done)| Some((ids[id].clone(), done.tree.clone()?))).collect();
-        let content = self.content(key, &prepared.recipe.linking_to, &view)?;
+        let content = self.content(key, &view)?;
         if !self.spec.is_rebuilt
             && let Some(done) = self.adopt(key, content).await?
         {
@@ -344,17 +344,16 @@ impl PackageOp {
         builder.install(&build, cx.stop()).await
     }
 
-    /// Returns the content key: what the config hash would be if each package that this one links to stood there with
-    /// the digest of its interface instead of its key.
-    fn content(
-        &self,
-        key: &PackageKey,
-        linking_to: &[PackageName],
-        view: &BTreeMap<PackageName, PathBuf>,
-    ) -> Result<Sha256Digest, OpError> {
+    /// Returns the content key: what the config hash would be if each package that this one links to, through any
+    /// number of steps, stood there with the digest of its interface instead of its key. All of them, not only the
+    /// direct ones: a build finds headers of the others too, by flags that the direct ones hand on.
+    fn content(&self, key: &PackageKey, view: &BTreeMap<PackageName, PathBuf>) -> Result<Sha256Digest, OpError> {
         let mut content = key.config().clone();
-        for (name, tree) in linking_to.iter().filter_map(|name| view.get_key_value(name)) {
-            content.insert(name.as_str(), self.workshop.store.interface(tree)?);
+        for (name, linked) in key.linked_closure() {
+            match view.get(name) {
+                Some(tree) => content.insert(name.as_str(), self.workshop.store.interface(tree)?),
+                None => content.insert(name.as_str(), linked.digest()),
+            }
         }
         Ok(content.hash())
     }
