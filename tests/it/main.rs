@@ -1,6 +1,8 @@
 //! Scenarios: the command, as users start it, against packages made here. One binary, so that it links once.
 
 mod build;
+mod cutoff;
+mod exchange;
 mod failure;
 mod golden;
 mod interrupt;
