@@ -110,11 +110,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_ended_with_its_children() {
+    async fn what_takes_too_long_is_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let script = "sleep 1000 & echo $! > child; wait";
-        let ended = run(shell(script, dir.path(), Duration::from_millis(300)), &Stop::new()).await;
+        let ended = run(shell("exec sleep 1000", dir.path(), Duration::from_millis(10)), &Stop::new()).await;
         assert!(matches!(ended, Err(ProcessError::TimedOut(_))), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_process_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let stop = Stop::new();
+        let script = "sleep 1000 & echo $! > child; echo > fifo; wait";
+        let started = tokio::task::spawn_blocking(move || fs::read(fifo));
+        let stopped = async {
+            started.await.unwrap().unwrap();
+            stop.request();
+        };
+        let (ended, ()) = tokio::join!(run(shell(script, dir.path(), Duration::MAX), &stop), stopped);
+        assert!(matches!(ended, Err(ProcessError::Stopped)), "{ended:?}");
         assert_is_gone(dir.path());
     }
 
