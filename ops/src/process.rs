@@ -22,7 +22,7 @@ pub struct Invocation {
     pub env: Vec<(OsString, OsString)>,
     /// Where it runs.
     pub cwd: PathBuf,
-    /// Where its standard output and error are appended.
+    /// Where its standard output and error go.
     pub log: fs::File,
     /// How long it may take.
     pub timeout: Duration,
@@ -59,11 +59,15 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Must not be dropped half-way: the group would lose its keeper (the child itself is killed even then).
 pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, ProcessError> {
     let Invocation { program, args, env, cwd, log, timeout } = invocation;
-    let log = log.into_file();
+    let (mut output, input) = io::pipe()?;
     let mut command = Command::new(&program);
     command.args(args).env_clear().envs(env).current_dir(cwd).process_group(0).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
     let mut child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
+    // The last of our own ends of the pipe that are for the child.
+    drop(command);
+    let mut log = log.into_file();
+    let captured = tokio::task::spawn_blocking(move || io::copy(&mut output, &mut log));
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let signal = |signal| group.map_or(Ok(()), |group| kill_process_group(group, signal));
     let ended = tokio::select! {
@@ -82,6 +86,11 @@ pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, Proc
     // Whatever the child has left behind is in its group still.
     let _ = signal(Signal::KILL);
     child.wait().await?;
+    // The pipe is at its end when the last process that writes into it is gone: a killed one takes a moment. One that
+    // left the group is not waited for.
+    if let Ok(copied) = tokio::time::timeout(GRACE, captured).await {
+        copied.map_err(io::Error::other)??;
+    }
     ended
 }
 
@@ -151,10 +160,17 @@ mod tests {
         assert!(matches!(ended, Err(ProcessError::Stopped)), "{ended:?}");
     }
 
-    /// A killed grandchild is a zombie until init reaps it: gone means that it no longer runs.
+    /// Waits until the child is gone: a zombie until init reaps it. One that was not killed would be there for long.
     fn assert_is_gone(dir: &std::path::Path) {
         let pid = fs::read_to_string(dir.join("child")).unwrap();
-        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "), "{stat}");
+        let start = std::time::Instant::now();
+        loop {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            if stat.is_empty() || stat.contains(") Z ") || stat.contains(") X ") {
+                return;
+            }
+            assert!(start.elapsed() < Duration::from_secs(60), "it still runs: {stat}");
+            std::thread::yield_now();
+        }
     }
 }
