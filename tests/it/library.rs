@@ -118,7 +118,7 @@ fn files_get_there_as_they_were_asked_to() {
         assert_eq!(place.join("tool").metadata().unwrap().mode() & 0o777, 0o555, "{library}");
         let mtime = |path: &std::path::Path| path.metadata().unwrap().modified().unwrap();
         assert_eq!(mtime(&place.join("DESCRIPTION")), mtime(&tree.join("DESCRIPTION")), "{library}");
-        assert_eq!(world.r(&format!("cat(loadNamespace('demo', lib.loc = '{library}')$answer())")), "1.0");
+        assert_eq!(world.r(&format!("cat(loadNamespace('demo', lib.loc = '{}')$answer())", world.path(library).display())), "1.0");
     }
     let ran = world.solve(&lock, &["--link", "reflink", "--library", "shared"]).ok();
     assert!(world.has("shared/demo/tool"));
