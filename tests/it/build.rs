@@ -8,7 +8,7 @@ use crate::world::{Package, World, need_r};
 fn curious() -> Package {
     let script = "mkdir -p inst\nenv > inst/env.txt\npwd > inst/pwd.txt\n\
                   \"$R_HOME/bin/Rscript\" -e 'writeLines(.libPaths(), \"inst/libpaths.txt\")' \
-                  -e 'writeLines(dir(.libPaths()[1]), \"inst/view.txt\")' \
+                  -e 'writeLines(dir(Sys.getenv(\"R_LIBS\")), \"inst/view.txt\")' \
                   -e 'writeLines(as.character(c(Sys.getlocale(\"LC_COLLATE\"), Sys.timezone(), path.expand(\"~\"))), \"inst/r.txt\")'\n\
                   touch \"$R_LIBS/smuggled\" 2>/dev/null\n\
                   { stty size < /dev/tty; } > inst/tty.txt 2>&1\nexit 0";
