@@ -14,7 +14,8 @@ pub(super) fn run(args: &GraphArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     let wish = WishArgs { rebuild: Vec::new(), rebuild_when: RebuildWhen::LinkingTo };
     let larder = larder(open(&args.place, None, env)?)?;
-    let plan = larder.plan(&lockfile, &request(&args.place, &wish, &args.lockfile)).map_err(in_lockfile(&args.lockfile))?;
+    let plan =
+        larder.plan(&lockfile, &request(&args.place, &wish, &args.lockfile)).map_err(in_lockfile(&args.lockfile))?;
     ui::print_data(&match args.format {
         GraphFormat::Dot => dot(&plan),
         GraphFormat::Mermaid => mermaid(&plan),

@@ -8,9 +8,8 @@ use crate::world::{Package, World, need_r};
 fn curious() -> Package {
     let script = "mkdir -p inst\nenv > inst/env.txt\npwd > inst/pwd.txt\n\
                   \"$R_HOME/bin/Rscript\" -e 'writeLines(.libPaths(), \"inst/libpaths.txt\")' \
-                  -e 'writeLines(dir(Sys.getenv(\"R_LIBS\")), \"inst/view.txt\")' \
+                  -e 'writeLines(dir(grep(\"/view$\", .libPaths(), value = TRUE)), \"inst/view.txt\")' \
                   -e 'writeLines(as.character(c(Sys.getlocale(\"LC_COLLATE\"), Sys.timezone(), path.expand(\"~\"))), \"inst/r.txt\")'\n\
-                  touch \"$R_LIBS/smuggled\" 2>/dev/null\n\
                   { stty size < /dev/tty; } > inst/tty.txt 2>&1\nexit 0";
     Package::configured("curious", "1.0", script)
 }
@@ -32,8 +31,17 @@ fn a_build_sees_its_dependencies_and_nothing_of_the_user() {
     world.write("home/.Renviron", "SECRET_OF_R=x\n");
     let mut command = world.command();
     let secrets = [
-        ("R_LIBS", "/nowhere"), ("R_LIBS_USER", "/nowhere"), ("R_PROFILE_USER", "/nowhere"), ("SECRET", "x"), ("GITHUB_PAT", "x"),
-        ("MAKEFLAGS", "-n"), ("CC", "false"), ("CFLAGS", "-bad"), ("LANG", "de_DE.UTF-8"), ("TZ", "Asia/Tokyo"), ("R_HOME", "/nowhere"),
+        ("R_LIBS", "/nowhere"),
+        ("R_LIBS_USER", "/nowhere"),
+        ("R_PROFILE_USER", "/nowhere"),
+        ("SECRET", "x"),
+        ("GITHUB_PAT", "x"),
+        ("MAKEFLAGS", "-n"),
+        ("CC", "false"),
+        ("CFLAGS", "-bad"),
+        ("LANG", "de_DE.UTF-8"),
+        ("TZ", "Asia/Tokyo"),
+        ("R_HOME", "/nowhere"),
         ("http_proxy", ""),
     ];
     // `curious` itself is all that is looked at; the others are there to be seen or not to be seen.

@@ -72,7 +72,8 @@ fn a_failed_build_shows_its_last_lines_and_its_log() {
 fn what_was_built_before_a_failure_is_loaded_afterwards() {
     need_r!();
     let world = World::new();
-    let (good, fixed) = (world.publish(&Package::new("good", "1.0")), Package::new("bad", "1.0").field("Imports", "good"));
+    let (good, fixed) =
+        (world.publish(&Package::new("good", "1.0")), Package::new("bad", "1.0").field("Imports", "good"));
     let mut broken = world.publish(&Package::broken("bad", "1.0").field("Imports", "good"));
     broken["sha256"] = json!({});
     world.solve(&world.lock([good.clone(), broken]), &[]).exits(1);
@@ -120,7 +121,11 @@ fn something_that_is_no_r_is_told_from_r() {
     fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
     let lock = world.lock_published(&[&Package::new("demo", "1.0")]);
     let ran = world.run([lock.to_str().unwrap(), "--r", "./R"]).exits(3);
-    assert!(ran.stderr.contains("does not work: ") && ran.stderr.contains("cannot open shared object"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("does not work: ") && ran.stderr.contains("cannot open shared object"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -145,22 +150,40 @@ fn without_a_compiler_the_packages_that_need_it_are_named() {
     untold["needscompilation"] = json!(false);
     let without = |lock: &std::path::Path, args: &[&str]| {
         let mut command = world.command();
-        command.arg(lock).arg("--json").args(args).env("PATH", world.path("bin")).env("LARDER_STORE", world.path("fresh"));
+        command
+            .arg(lock)
+            .arg("--json")
+            .args(args)
+            .env("PATH", world.path("bin"))
+            .env("LARDER_STORE", world.path("fresh"));
         world.finish(&mut command)
     };
     let ran = without(&world.lock([pure.clone(), told]), &[]).exits(3);
-    assert!(ran.stderr.contains("told") && ran.stderr.contains("no gcc") && ran.stderr.contains("no make"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("told") && ran.stderr.contains("no gcc") && ran.stderr.contains("no make"),
+        "{}",
+        ran.stderr
+    );
     assert!(ran.stderr.contains("\nhint: `"), "{}", ran.stderr);
     assert_eq!(ran.outcomes(), "", "nothing is built before that is known");
     let ran = without(&world.lock([pure, untold]), &["-k"]).exits(3);
     assert_eq!(ran.outcomes(), "pure ingested, untold failed");
-    assert!(ran.error("untold").starts_with("it has code to compile, but this machine has no gcc"), "{}", ran.error("untold"));
+    assert!(
+        ran.error("untold").starts_with("it has code to compile, but this machine has no gcc"),
+        "{}",
+        ran.error("untold")
+    );
 }
 
 #[test]
 fn bad_usage_is_told_apart_from_failure() {
     let world = World::new();
-    for args in [&["--no-such-option"][..], &["x.lock", "--jobs", "0"], &["x.lock", "--mirror", "x"], &["why", "x.lock", "../x"]] {
+    for args in [
+        &["--no-such-option"][..],
+        &["x.lock", "--jobs", "0"],
+        &["x.lock", "--mirror", "x"],
+        &["why", "x.lock", "../x"],
+    ] {
         let ran = world.run(args.iter().copied()).exits(2);
         assert!(ran.stderr.starts_with("error: "), "{}", ran.stderr);
     }

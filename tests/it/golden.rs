@@ -12,7 +12,9 @@ use crate::world::{World, has_r, items, shared, skip};
 
 fn lockfiles(dir: &Path) -> Vec<(String, String)> {
     let locks = items(dir).into_iter().filter(|path| path.extension().is_some_and(|ending| ending == "lock"));
-    locks.map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap())).collect()
+    locks
+        .map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), fs::read_to_string(path).unwrap()))
+        .collect()
 }
 
 #[test]

@@ -22,7 +22,10 @@ fn what_the_lockfile_no_longer_has_goes_and_what_is_not_ours_stays() {
     put_foreign(&world, "mine");
     let ran = world.solve(&world.lock(entries.clone()), &[]).ok();
     let warning = ran.warnings();
-    assert!(warning.starts_with("1 package in the library is not in the lockfile and stay") && warning.contains("(mine)"), "{warning}");
+    assert!(
+        warning.starts_with("1 package in the library is not in the lockfile and stay") && warning.contains("(mine)"),
+        "{warning}"
+    );
     let names = |world: &World| world.record().as_object().unwrap().keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&world), ["aa", "bb"]);
 
@@ -74,13 +77,16 @@ fn an_r_that_has_the_old_package_loaded_keeps_it() {
     need_r!();
     let world = World::new();
     let package = |version: &str| {
-        Package::linker("demo", version, "hdr").file(
-            "R/code.R",
-            &format!("answer <- function() .Call(number)\nlater <- function() \"code of {version}\"\n"),
-        )
-        .file("NAMESPACE", "useDynLib(demo, number)\nexport(answer, later)\n")
+        Package::linker("demo", version, "hdr")
+            .file(
+                "R/code.R",
+                &format!("answer <- function() .Call(number)\nlater <- function() \"code of {version}\"\n"),
+            )
+            .file("NAMESPACE", "useDynLib(demo, number)\nexport(answer, later)\n")
     };
-    let entries = |version: &str, number| [world.publish(&Package::header("hdr", version, number)), world.publish(&package(version))];
+    let entries = |version: &str, number| {
+        [world.publish(&Package::header("hdr", version, number)), world.publish(&package(version))]
+    };
     world.solve(&world.lock(entries("1.0", 1)), &[]).ok();
     let mut r = world.r_command("--no-echo").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let (mut input, mut output) = (r.stdin.take().unwrap(), BufReader::new(r.stdout.take().unwrap()));
@@ -118,7 +124,10 @@ fn files_get_there_as_they_were_asked_to() {
         assert_eq!(place.join("tool").metadata().unwrap().mode() & 0o777, 0o555, "{library}");
         let mtime = |path: &std::path::Path| path.metadata().unwrap().modified().unwrap();
         assert_eq!(mtime(&place.join("DESCRIPTION")), mtime(&tree.join("DESCRIPTION")), "{library}");
-        assert_eq!(world.r(&format!("cat(loadNamespace('demo', lib.loc = '{}')$answer())", world.path(library).display())), "1.0");
+        assert_eq!(
+            world.r(&format!("cat(loadNamespace('demo', lib.loc = '{}')$answer())", world.path(library).display())),
+            "1.0"
+        );
     }
     let ran = world.solve(&lock, &["--link", "reflink", "--library", "shared"]).ok();
     assert!(world.has("shared/demo/tool"));
@@ -160,7 +169,11 @@ fn a_library_on_another_file_system_gets_copies() {
     assert!(library.join("demo/DESCRIPTION").is_file());
     let other = elsewhere.path().join("other");
     let ran = world.solve(&lock, &["--library", other.to_str().unwrap(), "--link", "hardlink"]).ok();
-    assert!(ran.warnings().contains("does not allow `hard link`") && ran.warnings().contains("used `copy`"), "{}", ran.warnings());
+    assert!(
+        ran.warnings().contains("does not allow `hard link`") && ran.warnings().contains("used `copy`"),
+        "{}",
+        ran.warnings()
+    );
     let store = elsewhere.path().join("store");
     let ran = world.solve(&lock, &["--store", store.to_str().unwrap(), "--library", "third"]).ok();
     assert_eq!(ran.outcomes(), "demo ingested");

@@ -265,7 +265,8 @@ fn the_remote_type_wins_over_the_type() {
 #[test]
 fn projects_are_no_packages() {
     let mut lockfile = and(&[]);
-    let project = json!({"type": "deps", "package": "project-deps", "ref": "deps::.", "dependencies": ["demo", "gone"]});
+    let project =
+        json!({"type": "deps", "package": "project-deps", "ref": "deps::.", "dependencies": ["demo", "gone"]});
     lockfile["packages"].as_array_mut().unwrap().push(project);
     assert_eq!(Lockfile::parse(&lockfile.to_string()).unwrap().entries().len(), 1);
 }
@@ -275,7 +276,8 @@ fn the_source_hash_depends_on_what_identifies_a_source_and_on_nothing_else() {
     let hash = |fields| Lockfile::parse(&with(fields).to_string()).unwrap().entries()[0].source_hash().unwrap();
     let sha256 = "ab".repeat(32);
     let plain = hash(json!({"sha256": sha256}));
-    let fields = [json!({"package": "other"}), json!({"version": "1.1"}), json!({"sha256": "cd".repeat(32)}), json!({})];
+    let fields =
+        [json!({"package": "other"}), json!({"version": "1.1"}), json!({"sha256": "cd".repeat(32)}), json!({})];
     for fields in fields {
         assert_ne!(hash(fields.clone()), plain, "{fields}");
     }

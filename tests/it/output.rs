@@ -12,18 +12,43 @@ fn a_run_tells_of_every_package_and_sums_up() {
     let world = World::new();
     let lock = two(&world);
     let lock = lock.to_str().unwrap();
-    insta::assert_snapshot!(world.run([lock]).transcript(), @"");
-    insta::assert_snapshot!(world.run([lock]).transcript(), @"");
-    insta::assert_snapshot!(world.run([lock, "--library", "other"]).transcript(), @"");
+    insta::assert_snapshot!(world.run([lock]).transcript(), @"
+    exit 0
+    --- stderr
+    ingested   hdr 1.0 ([time])
+    ingested   lnk 2.0 ([time])
+    Installed 2 packages in [time] (2 ingested)
+    ");
+    insta::assert_snapshot!(world.run([lock]).transcript(), @"
+    exit 0
+    --- stderr
+    kept       hdr 1.0
+    kept       lnk 2.0
+    Library is up to date: 2 packages in [time]
+    ");
+    insta::assert_snapshot!(world.run([lock, "--library", "other"]).transcript(), @"
+    exit 0
+    --- stderr
+    loaded     hdr 1.0
+    loaded     lnk 2.0
+    Installed 2 packages in [time] (2 loaded)
+    ");
     let newer = world.lock_published(&[&Package::linker("lnk", "2.0", "hdr"), &Package::header("hdr", "1.1", 2)]);
-    insta::assert_snapshot!(world.run([newer.to_str().unwrap()]).transcript(), @"");
+    insta::assert_snapshot!(world.run([newer.to_str().unwrap()]).transcript(), @"
+    exit 0
+    --- stderr
+    ingested   hdr 1.1 ([time])
+    recompiled lnk 2.0 ([time]): hdr 1.0 -> 1.1
+    Installed 2 packages in [time] (1 recompiled, 1 ingested)
+    ");
 }
 
 #[test]
 fn a_failure_is_told_with_log_and_what_it_held_up() {
     need_r!();
     let world = World::new();
-    let lock = world.lock_published(&[&Package::broken("bad", "1.0"), &Package::new("top", "1.0").field("Imports", "bad")]);
+    let lock =
+        world.lock_published(&[&Package::broken("bad", "1.0"), &Package::new("top", "1.0").field("Imports", "bad")]);
     insta::assert_snapshot!(world.run([lock.to_str().unwrap(), "-k"]).transcript(), @"
     exit 1
     --- stderr
@@ -109,7 +134,10 @@ fn the_log_of_the_latest_build_is_shown() {
     let failed = log(&["--failed"]);
     assert!(failed.lines().next().unwrap().ends_with(".failed.log"), "{failed}");
     assert!(failed.contains("libnothing was not found"), "{failed}");
-    assert_eq!(world.run(["log", "demo", "--failed"]).exits(1).stderr, "error: there is no log of a failed build of `demo` in this store\n");
+    assert_eq!(
+        world.run(["log", "demo", "--failed"]).exits(1).stderr,
+        "error: there is no log of a failed build of `demo` in this store\n"
+    );
 }
 
 #[test]
@@ -117,9 +145,33 @@ fn help_names_every_option_and_the_exit_codes() {
     let world = World::new();
     let help = world.run(["--help"]).ok().stdout;
     for word in [
-        "--library", "--store", "--r ", "--jobs", "--keep-going", "--offline", "--mirror", "--link", "--rebuild ",
-        "--rebuild-when", "--exact", "--dry-run", "--json", "--quiet", "--verbose", "--color", "--progress", "--build-timeout",
-        "LARDER_LIBRARY", "LARDER_STORE", "LARDER_R", "plan", "why", "graph", "log", "doctor", "completions",
+        "--library",
+        "--store",
+        "--r ",
+        "--jobs",
+        "--keep-going",
+        "--offline",
+        "--mirror",
+        "--link",
+        "--rebuild ",
+        "--rebuild-when",
+        "--exact",
+        "--dry-run",
+        "--json",
+        "--quiet",
+        "--verbose",
+        "--color",
+        "--progress",
+        "--build-timeout",
+        "LARDER_LIBRARY",
+        "LARDER_STORE",
+        "LARDER_R",
+        "plan",
+        "why",
+        "graph",
+        "log",
+        "doctor",
+        "completions",
     ] {
         assert!(help.contains(word), "{word}:\n{help}");
     }

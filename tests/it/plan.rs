@@ -68,8 +68,17 @@ fn plan_lines_have_the_shape_that_programs_rely_on() {
         assert_eq!(
             fields,
             [
-                "action", "because", "config_hash", "dependencies", "linking_to", "package", "reason", "source_hash",
-                "type", "v", "version"
+                "action",
+                "because",
+                "config_hash",
+                "dependencies",
+                "linking_to",
+                "package",
+                "reason",
+                "source_hash",
+                "type",
+                "v",
+                "version"
             ]
         );
         assert_eq!((&vertex["v"], &vertex["reason"]), (&1.into(), &"plan-vertex".into()));

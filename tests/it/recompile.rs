@@ -8,10 +8,9 @@ use crate::world::{Package, World, need_r};
 /// Two libraries of the same packages but for the header: `hdr` (header only), `lnk` (links to it), `far` (links to
 /// `lnk`, and so to `hdr`), `top` (imports `lnk`), `alone`. No `deps`: what links to what is learnt from the sources.
 fn packages(hdr: &str, number: u32) -> Vec<Package> {
-    let lnk = Package::linker("lnk", "2.0", "hdr").file("inst/include/lnk.h", "#include <hdr.h>\n#define LNK_NUMBER HDR_NUMBER\n");
-    let far = Package::linker("far", "1.0", "lnk")
-        .file("src/Makevars", "")
-        .field("LinkingTo", "lnk, hdr");
+    let lnk = Package::linker("lnk", "2.0", "hdr")
+        .file("inst/include/lnk.h", "#include <hdr.h>\n#define LNK_NUMBER HDR_NUMBER\n");
+    let far = Package::linker("far", "1.0", "lnk").file("src/Makevars", "").field("LinkingTo", "lnk, hdr");
     vec![
         Package::new("top", "3.0").imports(&["lnk"]),
         far,
@@ -76,7 +75,11 @@ fn what_links_to_nothing_that_exists_is_refused_before_anything_is_built() {
     nowhere["dependencies"] = json!([]);
     nowhere["deps"] = json!([{"ref": "absent", "type": "LinkingTo", "package": "absent", "op": "", "version": ""}]);
     let ran = world.solve(&world.lock([world.publish(&Package::new("other", "1.0")), nowhere]), &[]).exits(2);
-    assert!(ran.stderr.contains("`lnk` links to `absent`, which is neither in the lockfile nor in R's own library"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("`lnk` links to `absent`, which is neither in the lockfile nor in R's own library"),
+        "{}",
+        ran.stderr
+    );
     assert_eq!(ran.outcomes(), "");
 }
 
@@ -108,7 +111,9 @@ fn a_package_of_r_itself_may_be_linked_to_and_is_part_of_the_key() {
 fn arguments_of_the_installation_are_used_and_keyed() {
     need_r!();
     let world = World::new();
-    let package = Package::new("demo", "1.0").file("man/demo.Rd", "\\name{demo}\\title{x}\\description{x}\n").file("inst/notes.txt", "x");
+    let package = Package::new("demo", "1.0")
+        .file("man/demo.Rd", "\\name{demo}\\title{x}\\description{x}\n")
+        .file("inst/notes.txt", "x");
     let mut entry = world.publish(&package);
     world.solve(&world.lock([entry.clone()]), &[]).ok();
     assert!(world.has("library/demo/notes.txt"));
@@ -143,7 +148,8 @@ fn the_makevars_of_the_user_are_used_and_keyed() {
     assert_eq!(world.solve(&lock, &[]).ok().because("demo"), "makevars no longer counts");
     assert_eq!(world.r("cat(demo::answer())"), "0");
     world.write("other/Makevars", "CPPFLAGS += -DCHOSEN=7\n");
-    let ran = world.finish(world.command().arg(&lock).arg("--json").env("R_MAKEVARS_USER", world.path("other/Makevars")));
+    let ran =
+        world.finish(world.command().arg(&lock).arg("--json").env("R_MAKEVARS_USER", world.path("other/Makevars")));
     assert_eq!(ran.ok().outcomes(), "demo loaded", "the same text in another file is the same");
 }
 
@@ -155,7 +161,10 @@ fn a_package_is_built_again_when_asked_for() {
     world.solve(&lock, &[]).ok();
     let before = fs::read_to_string(world.trees("demo")[0].with_extension("json")).unwrap();
     let plan = world.solve(&lock, &["--rebuild", "demo", "--dry-run"]).ok();
-    assert_eq!((plan.actions(), plan.because("demo")), ("demo ingest, other keep".to_owned(), "asked for by --rebuild".to_owned()));
+    assert_eq!(
+        (plan.actions(), plan.because("demo")),
+        ("demo ingest, other keep".to_owned(), "asked for by --rebuild".to_owned())
+    );
     assert_eq!(world.solve(&lock, &["--rebuild", "demo"]).ok().outcomes(), "demo ingested, other kept");
     assert_eq!(world.items("store/logs/demo").len(), 2);
     assert_ne!(fs::read_to_string(world.trees("demo")[0].with_extension("json")).unwrap(), before);
@@ -168,7 +177,13 @@ fn a_package_is_built_again_when_asked_for() {
 fn a_changed_import_rebuilds_only_when_that_is_wanted() {
     need_r!();
     let world = World::new();
-    let entries = |version| [world.publish(&Package::new("low", version)), world.publish(&Package::new("mid", "1.0").imports(&["low"])), world.publish(&Package::new("top", "1.0").field("Imports", "mid"))];
+    let entries = |version| {
+        [
+            world.publish(&Package::new("low", version)),
+            world.publish(&Package::new("mid", "1.0").imports(&["low"])),
+            world.publish(&Package::new("top", "1.0").field("Imports", "mid")),
+        ]
+    };
     let (old, new) = (world.lock(entries("1.0")), world.lock(entries("1.1")));
     world.solve(&old, &[]).ok();
     assert_eq!(world.solve(&new, &[]).ok().outcomes(), "low ingested, mid kept, top kept");

@@ -89,7 +89,10 @@ fn local(package: &Package, path: &std::path::Path) -> serde_json::Value {
 fn a_local_directory_is_built_when_what_counts_in_it_has_changed() {
     need_r!();
     let world = World::new();
-    let package = Package::new("demo", "1.0").file(".Rbuildignore", "^notes$\n").file("notes/draft.txt", "one").file("inst/data.txt", "one");
+    let package = Package::new("demo", "1.0")
+        .file(".Rbuildignore", "^notes$\n")
+        .file("notes/draft.txt", "one")
+        .file("inst/data.txt", "one");
     let dir = world.path("demo");
     package.write_to(&dir);
     let lock = world.lock([local(&package, &dir)]);
@@ -324,7 +327,8 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 fn an_archive_of_another_package_is_refused() {
     need_r!();
     let world = World::new();
-    let entry = world.publish_as(&Package::new("demo", "1.0"), Package::new("other", "1.0").archive(Form::TarGz), "tar.gz");
+    let entry =
+        world.publish_as(&Package::new("demo", "1.0"), Package::new("other", "1.0").archive(Form::TarGz), "tar.gz");
     let error = world.solve(&world.lock([entry]), &[]).exits(1).error("demo");
     assert_eq!(error, "its source is the package `other`");
 }

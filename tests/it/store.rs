@@ -55,7 +55,8 @@ fn records_have_the_shape_that_others_read() {
     let hdr = ran.of("hdr")["key"].as_str().unwrap().split_once('/').unwrap().0.to_owned();
 
     let place = world.platform_dir().join("lnk").join(source);
-    let names: Vec<_> = items(&place).iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+    let names: Vec<_> =
+        items(&place).iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
     assert_eq!(names, [config.to_owned(), format!("{config}.json"), "configs.json".to_owned()]);
     assert_eq!(
         json_of(&place.join("configs.json")),

@@ -295,7 +295,8 @@ impl Running {
 
 /// Returns what is in a directory, sorted; nothing if there is none.
 pub(crate) fn items(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir).into_iter().flatten().map(|item| item.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> =
+        std::fs::read_dir(dir).into_iter().flatten().map(|item| item.unwrap().path()).collect();
     paths.sort();
     paths
 }

@@ -21,15 +21,9 @@ pub(crate) struct Package {
 impl Package {
     /// A package with one function, `answer()`, that returns the version.
     pub(crate) fn new(name: &str, version: &str) -> Self {
-        let package = Self {
-            name: name.to_owned(),
-            version: version.to_owned(),
-            fields: Vec::new(),
-            files: BTreeMap::new(),
-        };
-        package
-            .file("NAMESPACE", "export(answer)\n")
-            .file("R/code.R", &format!("answer <- function() \"{version}\"\n"))
+        let package =
+            Self { name: name.to_owned(), version: version.to_owned(), fields: Vec::new(), files: BTreeMap::new() };
+        package.file("NAMESPACE", "export(answer)\n").file("R/code.R", &format!("answer <- function() \"{version}\"\n"))
     }
 
     /// A package that is nothing but a header, which defines a number.
@@ -110,7 +104,9 @@ impl Package {
         let description = (format!("{top}DESCRIPTION"), self.description().into_bytes(), false);
         let files = self.files.iter();
         std::iter::once(description)
-            .chain(files.map(|(path, (content, is_executable))| (format!("{top}{path}"), content.clone(), *is_executable)))
+            .chain(
+                files.map(|(path, (content, is_executable))| (format!("{top}{path}"), content.clone(), *is_executable)),
+            )
             .collect()
     }
 
