@@ -40,6 +40,9 @@ pub(crate) enum Command {
     Graph(GraphArgs),
     /// Print the log of the latest build
     Log(LogArgs),
+    /// Trade packages with a library that another tool fills
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Check R, compilers, store, and the system packages that a lockfile asks for
     Doctor(DoctorArgs),
     /// Print shell completions
@@ -47,6 +50,32 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Link into a library what the store has of a lockfile
+    Populate(ExchangeArgs),
+    /// Give the store what another tool has installed for a lockfile
+    Ingest(ExchangeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExchangeArgs {
+    /// The lockfile; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub lockfile: PathBuf,
+    /// The library of the other tool
+    #[arg(long, value_name = "DIR")]
+    pub lib: PathBuf,
+    /// A library that stays in use beside it: what it has under the same key is left there
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The R that the packages are for [default: R on PATH]
+    #[arg(long, env = "LARDER_R", value_name = "PATH", hide_env_values = true)]
+    pub r: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -22,8 +22,10 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
+use crate::facets;
 use crate::fs::{make_read_only, remove_all, write_atomically};
 use crate::key::{ConfigMap, PackageKey, Reference};
+use crate::link::Linker;
 use crate::package::PackageName;
 use staging::Staging;
 
@@ -81,6 +83,12 @@ pub struct Sidecar {
     /// How long the build took, in milliseconds: the weight of the next one.
     #[serde(default)]
     pub build_ms: u64,
+    /// The digest of what packages that link to it compile against.
+    #[serde(default)]
+    pub interface: Option<Sha256Digest>,
+    /// The content key: the config hash, but with the interfaces of what it links to in place of their keys.
+    #[serde(default)]
+    pub content: Option<Sha256Digest>,
 }
 
 /// One package that another was built against.
@@ -253,10 +261,39 @@ impl Store {
             fs::rename(&tree, aside.path().join("replaced"))?;
         }
         fs::rename(built, &tree)?;
+        let interface = facets::interface(&tree)?;
+        let sidecar = &Sidecar { interface: Some(interface), ..sidecar.clone() };
         let json = serde_json::to_vec_pretty(sidecar).map_err(io::Error::from)?;
         write_atomically(&self.sidecar_path(package, reference), &json)?;
         self.add_config(key, sidecar)?;
         Ok(tree)
+    }
+
+    /// Returns the interface digest of a tree, from its sidecar where it has one.
+    pub fn interface(&self, tree: &Path) -> io::Result<Sha256Digest> {
+        let sidecar = fs::read(tree.with_extension("json")).ok();
+        let sidecar: Option<Sidecar> = sidecar.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        match sidecar.and_then(|sidecar| sidecar.interface) {
+            Some(interface) if tree.starts_with(&self.root) => Ok(interface),
+            _ => facets::interface(tree),
+        }
+    }
+
+    /// Makes an entry for `key` out of one of the same source with the content key `content`, if there is one: its
+    /// files are linked, nothing is built. The caller holds the source's lock.
+    pub fn adopt(&self, key: &PackageKey, content: Sha256Digest) -> Result<Option<PathBuf>, StoreError> {
+        let (package, source) = (key.package(), key.reference().source);
+        let same = self.sidecars(package, source).into_iter().find_map(|(config, _, sidecar)| {
+            let tree = self.lookup(package, Reference { source, config })?;
+            (sidecar.content == Some(content)).then_some((tree, sidecar))
+        });
+        let Some((tree, sidecar)) = same else { return Ok(None) };
+        let staging = self.stage()?;
+        let linked = staging.path().join("adopted");
+        Linker::new(None).link_tree(&tree, &linked)?;
+        let now = Sidecar::new(key, Duration::ZERO);
+        let sidecar = Sidecar { config: now.config, linked: now.linked, created_at: now.created_at, ..sidecar };
+        self.publish(&linked, key, &sidecar, OnExisting::Keep).map(Some)
     }
 
     fn add_config(&self, key: &PackageKey, sidecar: &Sidecar) -> io::Result<()> {
@@ -314,6 +351,8 @@ impl Sidecar {
             linked: key.linked_closure().into_iter().map(|(n, key)| (n.clone(), BuiltAgainst::new(key))).collect(),
             dependencies: BTreeMap::new(),
             build_ms: u64::try_from(build.as_millis()).unwrap_or(u64::MAX),
+            interface: None,
+            content: None,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{CommandError, Env, in_lockfile, larder, log_to_stderr, open, read_lockfile, request};
+use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, read_lockfile, request};
 use crate::cli::PlanArgs;
 use crate::exit::Exit;
 use crate::larder::{Larder, Request};
@@ -15,7 +15,7 @@ pub(super) fn run(args: &PlanArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     log_to_stderr(&args.output);
     let request = request(&args.place, &args.wish, &args.lockfile);
-    let larder = larder(open(&args.place, None, env)?)?;
+    let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
     show(&larder, &args.lockfile, &lockfile, &request, args.output.json)
 }
 

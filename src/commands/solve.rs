@@ -7,7 +7,7 @@ use std::time::Duration;
 use larder_ops::link::LinkMode;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CommandError, Env, in_lockfile, larder, log_to_stderr, open, palette, plan, read_lockfile, request};
+use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, palette, plan, read_lockfile, request};
 use crate::OnFailure;
 use crate::cli::{Link, Progress, SolveArgs};
 use crate::event::Event;
@@ -22,7 +22,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     let path = args.lockfile.as_deref().unwrap_or("-".as_ref());
     let lockfile = read_lockfile(path)?;
     log_to_stderr(&args.output);
-    let mut config = open(&args.place, Some(&args.source), env)?;
+    let mut config = config(&args.place.store, args.place.r.as_deref(), Some(&args.source), env)?;
     if let Some(jobs) = args.jobs {
         config.jobs = jobs;
     }

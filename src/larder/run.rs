@@ -9,7 +9,7 @@ use larder_graph::{
     Dag, Event as GraphEvent, OnFailure, Outcome as GraphOutcome, Report as GraphReport, Stop, VertexId,
 };
 use larder_graph::{Failure as GraphFailure, Settled as GraphSettled};
-use larder_ops::library::{Library, LibraryError, StagedPackage};
+use larder_ops::library::{Library, LibraryError, StagedPackage, has_package};
 use larder_ops::link::Linker;
 use larder_ops::op::{Done, How, OpError, PackageOp, Progress};
 use larder_ops::package::PackageName;
@@ -171,6 +171,20 @@ async fn update(
             ),
         });
     }
+    let left: Vec<PackageName> = done
+        .iter()
+        .filter(|(_, settled)| settled.outcome.output().is_none())
+        .map(|(id, _)| plan.dag.op(id).spec.package.clone())
+        .filter(|package| has_package(library.root(), package))
+        .collect();
+    if !left.is_empty() {
+        emit(Event::Warning {
+            message: format!(
+                "{} stay in the library as they were, and may not fit what was replaced around them",
+                super::names(&left)
+            ),
+        });
+    }
     let linker = Linker::new(larder.config.link);
     let (library, linker) = blocking(move || {
         let mut library = library;
@@ -286,6 +300,7 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             How::Provided => (Outcome::Provided, Some(self.plan.dag.op(vertex).because.clone())),
             How::Kept => (Outcome::Kept, None),
             How::Loaded => (Outcome::Loaded, None),
+            How::InterfaceUnchanged => (Outcome::Loaded, Some("interface unchanged".to_owned())),
             How::Recompiled { because } => (Outcome::Recompiled, Some(because.clone())),
             How::Ingested => (Outcome::Ingested, None),
         }

@@ -1,6 +1,8 @@
 //! Scenarios: the command, as users start it, against packages made here. One binary, so that it links once.
 
 mod build;
+mod cutoff;
+mod exchange;
 mod failure;
 mod golden;
 mod interrupt;
@@ -8,6 +10,7 @@ mod library;
 mod lockfile;
 mod output;
 mod plan;
+mod real;
 mod recompile;
 mod sources;
 mod store;

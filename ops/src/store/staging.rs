@@ -67,8 +67,11 @@ fn sweep(staging: &Path, locks: &Path) -> io::Result<()> {
             continue;
         }
         tracing::debug!(dir = %item.path().display(), "removing what a dead process left");
-        remove_all(&item.path())?;
-        let _ = fs::remove_file(&lock_path);
+        // A compiler that it left behind may still write there: then it is for the next process to remove.
+        match remove_all(&item.path()) {
+            Ok(()) => drop(fs::remove_file(&lock_path)),
+            Err(error) => tracing::debug!(%error, "left for the next process"),
+        }
     }
     Ok(())
 }
@@ -90,5 +93,40 @@ impl StagingDir {
 impl Drop for StagingDir {
     fn drop(&mut self) {
         let _ = remove_all(&self.dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn what_dead_processes_left_is_swept_and_what_lives_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let living = Staging::open(root.path()).unwrap().dir().unwrap();
+        let dead = root.path().join(".staging/dead");
+        fs::create_dir_all(dead.join("0/source")).unwrap();
+        Staging::open(root.path()).unwrap();
+        assert!(!dead.exists());
+        assert!(living.path().exists());
+    }
+
+    #[test]
+    fn orphans_at_work_keep_nobody_from_opening() {
+        let root = tempfile::tempdir().unwrap();
+        let dead = root.path().join(".staging/dead/0");
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = fs::create_dir_all(&dead).and_then(|()| fs::write(dead.join("object.o"), "x"));
+                }
+            });
+            let all_opened = (0..100).all(|_| Staging::open(root.path()).is_ok());
+            is_over.store(true, Ordering::Relaxed);
+            assert!(all_opened);
+        });
     }
 }
