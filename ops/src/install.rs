@@ -250,6 +250,9 @@ impl Builder {
             ("R_LIBS".into(), scratch("view")),
             ("R_LIBS_USER".into(), nothing()),
             ("R_LIBS_SITE".into(), nothing()),
+            // The site's files too: Debian's Renviron.site puts the machine's site library before R_LIBS_SITE.
+            ("R_ENVIRON".into(), nothing()),
+            ("R_PROFILE".into(), nothing()),
             ("R_PROFILE_USER".into(), nothing()),
             ("R_ENVIRON_USER".into(), nothing()),
             ("R_MAKEVARS_USER".into(), scratch("Makevars")),

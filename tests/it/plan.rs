@@ -140,7 +140,19 @@ fn why_shows_what_a_key_is_made_of() {
     let world = World::new();
     let lock = three(&world);
     world.solve(&lock, &[]).ok();
-    insta::assert_snapshot!(world.run(["why", lock.to_str().unwrap(), "lnk"]).transcript(), @"");
+    insta::assert_snapshot!(world.run(["why", lock.to_str().unwrap(), "lnk"]).transcript(), @"
+    exit 0
+    --- stdout
+    lnk 2.0: keep (the library has it)
+      source          [digest] (standard)
+      config          [digest]
+      links to        hdr 1.0  [digest]
+      in the store    yes
+      in the library  yes
+      needs           hdr (links)
+      needed by       top
+      would recompile nothing
+    ");
     let said = world.run(["why", lock.to_str().unwrap(), "absent"]).exits(2).stderr;
     assert_eq!(said, "error: the lockfile has no package `absent`\n");
 }

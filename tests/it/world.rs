@@ -203,8 +203,12 @@ impl World {
 
     /// Returns the directory of the store that holds this machine's packages.
     pub(crate) fn platform_dir(&self) -> PathBuf {
-        let is_platform = |path: &PathBuf| path.join("platform.json").is_file();
-        self.items("store").into_iter().find(is_platform).expect("something was stored")
+        self.platform_or_none().expect("something was stored")
+    }
+
+    /// As [`World::platform_dir`], or `None` if nothing was ever stored.
+    pub(crate) fn platform_or_none(&self) -> Option<PathBuf> {
+        self.items("store").into_iter().find(|path| path.join("platform.json").is_file())
     }
 
     /// Returns the trees of a package in the store, sorted by path.

@@ -110,6 +110,7 @@ fn filtered(text: &str) -> String {
     let filters = [
         (r"\b\d+(\.\d+)? ?(ms|s)\b", "[time]"),
         (r"\b[0-9a-f]{64}\b", "[digest]"),
+        (r"\.staging/[0-9a-f]{32}/\d+", ".staging/[build]"),
         (r"127\.0\.0\.1:\d+", "[server]"),
         (r"\b\d{4}-\d\d-\d\dT[\d.:]+Z", "[when]"),
         (r"\b\d\.\d+-[a-z0-9_]+-[a-z-]+-[a-z0-9.-]+-g[0-9a-f]{8}\b", "[platform]"),
