@@ -163,13 +163,13 @@ mod tests {
     /// Waits until the child is gone: a zombie until init reaps it. One that was not killed would be there for long.
     fn assert_is_gone(dir: &std::path::Path) {
         let pid = fs::read_to_string(dir.join("child")).unwrap();
-        let start = std::time::Instant::now();
+        let begun = std::time::Instant::now();
         loop {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-            if stat.is_empty() || stat.contains(") Z ") || stat.contains(") X ") {
+            let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            if status.is_empty() || status.contains(") Z ") || status.contains(") X ") {
                 return;
             }
-            assert!(start.elapsed() < Duration::from_secs(60), "it still runs: {stat}");
+            assert!(begun.elapsed() < Duration::from_secs(60), "it still runs: {status}");
             std::thread::yield_now();
         }
     }
