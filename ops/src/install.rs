@@ -100,7 +100,7 @@ impl Builder {
             }
         }
         let library = self.furnish(build)?;
-        let mut args: Vec<OsString> = ["CMD", "INSTALL", "--no-lock"].map(OsString::from).to_vec();
+        let mut args: Vec<OsString> = ["CMD", "INSTALL"].map(OsString::from).to_vec();
         args.push(format!("--built-timestamp={}", EPOCH.1).into());
         args.push(join("--library=", &library));
         args.extend(build.install_args.iter().map(OsString::from));
