@@ -16,10 +16,12 @@ use larder_ops::testing::{Page, Server};
 use serde_json::{Value, json};
 
 mod archive;
+mod fake_r;
 mod package;
 mod ran;
 
 pub(crate) use archive::{Form, tarball};
+pub(crate) use fake_r::FakeR;
 pub(crate) use package::Package;
 pub(crate) use ran::Ran;
 
@@ -262,16 +264,21 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Waits for the next event; `None` at the end.
+    pub(crate) fn next_event(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        self.seen.push_str(&line);
+        (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap())
+    }
+
     /// Waits for an event of this kind, and returns it.
     pub(crate) fn wait_for(&mut self, reason: &str) -> Value {
         loop {
-            let mut line = String::new();
-            let n = self.stdout.read_line(&mut line).unwrap();
-            assert!(n > 0, "the run ended without an event `{reason}`:\n{}", self.seen);
-            self.seen.push_str(&line);
-            let event: Value = serde_json::from_str(&line).unwrap();
-            if event["reason"] == reason {
-                return event;
+            match self.next_event() {
+                Some(event) if event["reason"] == reason => return event,
+                Some(_) => {}
+                None => panic!("the run ended without an event `{reason}`:\n{}", self.seen),
             }
         }
     }
