@@ -56,14 +56,16 @@ pub struct Configs {
     pub configs: BTreeMap<Sha256Digest, ConfigMap>,
 }
 
-/// What is recorded beside a tree: how it came to be.
+/// What is recorded beside a tree: how it came to be. Another implementation may have written `created_at` alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sidecar {
     /// When it was stored, RFC 3339.
     pub created_at: String,
     /// The package.
-    pub package: PackageName,
+    #[serde(default)]
+    pub package: String,
     /// Its version.
+    #[serde(default)]
     pub version: String,
     /// Says whether there was something to compile.
     #[serde(default)]
@@ -158,27 +160,28 @@ impl Store {
         (tree.with_extension("json").is_file() && tree.is_dir()).then_some(tree)
     }
 
-    /// Returns what is known of a source. A file that cannot be read as such is made good from the sidecars.
+    /// Returns what is known of a source. A file that is missing or cannot be read as such is made good from the
+    /// sidecars.
     pub fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        let dir = self.source_dir(package, source);
-        let bytes = fs::read(dir.join("configs.json")).ok()?;
-        serde_json::from_slice(&bytes).ok().or_else(|| self.configs_from_sidecars(package, source))
+        self.configs_file(package, source).or_else(|| {
+            let sidecars = self.sidecars(package, source);
+            let (_, _, newest) = sidecars.first()?;
+            Some(Configs {
+                source_compiled: newest.source_compiled,
+                linkingto: newest.linkingto.clone(),
+                configs: sidecars.iter().map(|(config, _, sidecar)| (*config, sidecar.config.clone())).collect(),
+            })
+        })
     }
 
-    fn configs_from_sidecars(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        let sidecars = self.sidecars(package, source);
-        let (_, _, newest) = sidecars.first()?;
-        Some(Configs {
-            source_compiled: newest.source_compiled,
-            linkingto: newest.linkingto.clone(),
-            configs: sidecars.iter().map(|(config, _, sidecar)| (*config, sidecar.config.clone())).collect(),
-        })
+    fn configs_file(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
+        serde_json::from_slice(&fs::read(self.source_dir(package, source).join("configs.json")).ok()?).ok()
     }
 
     /// Returns the sidecars of a source's entries with the config hash and the time of last use, last used first.
     pub fn sidecars(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, SystemTime, Sidecar)> {
         let items = fs::read_dir(self.source_dir(package, source)).into_iter().flatten().flatten();
-        let mut sidecars: Vec<_> = items
+        let mut sidecars: Vec<(Sha256Digest, SystemTime, Sidecar)> = items
             .filter_map(|item| {
                 let name = item.file_name().into_string().ok()?;
                 let config = name.strip_suffix(".json")?.parse().ok()?;
@@ -187,6 +190,13 @@ impl Store {
             })
             .collect();
         sidecars.sort_by_key(|(config, used, _)| (std::cmp::Reverse(*used), *config));
+        if sidecars.iter().any(|(_, _, sidecar)| sidecar.config.is_empty()) {
+            // Either the plain case, or somebody else's sidecar: then configs.json knows.
+            let mut known = self.configs_file(package, source).unwrap_or_default().configs;
+            for (config, _, sidecar) in &mut sidecars {
+                sidecar.config = known.remove(config).unwrap_or_else(|| std::mem::take(&mut sidecar.config));
+            }
+        }
         sidecars
     }
 
@@ -343,7 +353,7 @@ impl Sidecar {
     pub fn new(key: &PackageKey, build: Duration) -> Self {
         Self {
             created_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            package: key.package().clone(),
+            package: key.package().to_string(),
             version: key.version().to_owned(),
             source_compiled: false,
             linkingto: Vec::new(),

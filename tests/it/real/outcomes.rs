@@ -23,7 +23,7 @@ fn a_cold_run_builds_every_package_and_the_library_loads() {
     assert_eq!(loads(world), lock.packages());
 
     // What the record says, the plan says too, and the run said.
-    let plan = world.command(["plan"]).lockfile(&lock).run();
+    let plan = world.command(&["plan"]).lockfile(&lock).run();
     let planned = plan.events.iter().filter(|event| event["reason"] == "plan-vertex");
     let planned: BTreeMap<_, _> = planned.map(|vertex| (text(&vertex["package"]), reference(vertex))).collect();
     assert_eq!(world.record(), planned);
@@ -120,6 +120,14 @@ fn an_upgrade_recompiles_what_links_to_it_and_the_way_back_compiles_nothing() {
     back.all(&[("loaded", &changed), ("kept", &unchanged)]);
     assert_eq!(world.record(), cold(world.real).0.record());
     assert_eq!(loads(&world), old.packages());
+}
+
+#[test]
+fn blanks_in_paths_do_no_harm() {
+    let Some(world) = World::empty("blanks in paths do no harm") else { return };
+    let lock = world.lock("real").only(&["magrittr"]);
+    world.solve(&lock).run().all(&[("ingested", &lock.packages())]);
+    assert_eq!(loads(&world), lock.packages());
 }
 
 /// Attaches every package of a library in one R, as the issue says it must be possible, and returns their names.

@@ -143,7 +143,7 @@ pub(super) fn started(world: &World) -> Vec<String> {
     starts.map(|(program, _)| program.to_owned()).collect()
 }
 
-/// Returns the living processes that belong to a world, by what they have open or were told.
+/// Returns the living processes that belong to a world, by where they are and what they were told.
 pub(super) fn strays(world: &World) -> Vec<(Pid, String)> {
     let dir = world.dir.to_str().expect("UTF-8");
     let mut strays = Vec::new();
@@ -160,6 +160,20 @@ pub(super) fn strays(world: &World) -> Vec<(Pid, String)> {
         }
     }
     strays
+}
+
+/// Kills the processes that belong to a world, and waits until they are gone.
+pub(super) fn end_strays(world: &World) {
+    loop {
+        let strays = strays(world);
+        if strays.is_empty() {
+            return;
+        }
+        for (pid, _) in strays {
+            // It may have come to its end by itself just now.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
 }
 
 /// Runs R code in a process that knows no library but R's own and returns what it printed.

@@ -31,8 +31,11 @@ pub(super) fn library(dir: &Path) -> Listing {
     listing(dir, |path| path != Path::new(".larder"))
 }
 
-/// Returns what `diff -r` finds different between two directories.
+/// Returns what `diff -r` finds different between two builds of a package.
+///
+/// Not in R's own databases: a namespace knows the path that it was installed in, help pages that of their source.
 pub(super) fn differences(a: &Path, b: &Path) -> String {
-    let output = Command::new("diff").args(["-rq", "--no-dereference"]).args([a, b]).output().unwrap();
+    let databases = ["*.rdb", "*.rdx", "paths.rds"].map(|name| format!("--exclude={name}"));
+    let output = Command::new("diff").args(["-rq", "--no-dereference"]).args(databases).args([a, b]).output().unwrap();
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }

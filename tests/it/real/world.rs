@@ -153,18 +153,13 @@ impl World {
 
     /// Prepares `solve LOCKFILE` into this world's library; sources come from this world's server.
     pub(super) fn solve(&self, lock: &Lock) -> Solve {
-        self.command([]).lockfile(lock).arg("--mirror").arg(format!("{BASE_URL}={}", self.server.url("")))
+        self.command(&[]).lockfile(lock).arg("--mirror").arg(format!("{BASE_URL}={}", self.server.url("")))
     }
 
-    /// Prepares a subcommand with this world's store and library.
-    pub(super) fn command<const N: usize>(&self, words: [&str; N]) -> Solve {
-        words
-            .into_iter()
-            .fold(Solve::new(self), Solve::arg)
-            .arg("--store")
-            .arg(self.store())
-            .arg("--library")
-            .arg(self.library())
+    /// Prepares a subcommand (none for the main job) with this world's store and library.
+    pub(super) fn command(&self, subcommand: &[&str]) -> Solve {
+        let solve = subcommand.iter().fold(Solve::new(self), Solve::arg);
+        solve.arg("--store").arg(self.store()).arg("--library").arg(self.library())
     }
 
     /// Makes the store forget packages, all their versions.
