@@ -44,6 +44,7 @@ pub(crate) fn has_r() -> bool {
 }
 
 /// Tells whoever looks that the current test did not run, and why.
+#[expect(clippy::print_stdout, reason = "whoever runs one test sees why it did nothing")]
 #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where to report")]
 pub(crate) fn skip(why: &str) {
     use std::io::Write;
@@ -246,6 +247,7 @@ impl World {
 }
 
 impl Drop for World {
+    #[expect(clippy::print_stderr, reason = "part of the output of a test that fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("what this test left is kept in {}", self.root.display());
@@ -302,8 +304,7 @@ impl Running {
 
 /// Returns what is in a directory, sorted; nothing if there is none.
 pub(crate) fn items(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(dir).into_iter().flatten().map(|item| item.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().map(|item| item.unwrap().path()).collect();
     paths.sort();
     paths
 }

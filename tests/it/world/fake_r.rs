@@ -25,7 +25,7 @@ impl FakeR {
         let (home, starts) = (world.path("r"), world.path("starts"));
         let script = format!(
             "#!/bin/sh\n\
-             echo \"$*\" >> '{starts}'\n\
+             echo \"$1\" >> '{starts}'\n\
              if [ \"$1\" != CMD ]; then\n\
              printf '%s\\n' '{home}' '{home}/library' 4.2.2 x86_64-pc-linux-gnu x86_64 linux-gnu\nexit\nfi\n\
              for word; do case $word in --library=*) library=${{word#--library=}} ;; esac; source=$word; done\n\
@@ -49,7 +49,7 @@ impl FakeR {
         )
     }
 
-    /// Returns how often it was started, by its arguments.
+    /// Returns how often it was started, by its first argument.
     pub(crate) fn starts(&self) -> Vec<String> {
         let text = fs::read_to_string(&self.starts).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
