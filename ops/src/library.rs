@@ -84,6 +84,7 @@ impl Record {
 
     /// Reads the record as `platform` sees it. Keys do not name the platform, so what was put there for another one,
     /// such as the R of before, is ours but not what is wanted, whatever its key.
+    #[must_use]
     pub fn for_platform(mut self, platform: &str) -> Self {
         if !self.platform.is_empty() && self.platform != platform {
             self.pending.extend(self.entries.keys().cloned());
@@ -149,6 +150,7 @@ impl Library {
     }
 
     /// Looks at what is there with the eyes of `platform`; see [`Record::for_platform`].
+    #[must_use]
     pub fn for_platform(mut self, platform: &str) -> Self {
         self.record = self.record.for_platform(platform);
         self
