@@ -3,7 +3,7 @@
 //! ```text
 //! {library}/{package}/          as R expects it
 //! {library}/.packages.json      {package: "source_hash/config_hash"} of what larder put there
-//! {library}/.larder/            lock, staging, and pending.json while a commit is under way
+//! {library}/.larder/            lock, platform.json, staging, and pending.json while a commit is under way
 //! ```
 //!
 //! Packages are first linked into staging beside the library, and become visible together in [`Library::commit`]:
@@ -28,6 +28,8 @@ pub struct Record {
     entries: BTreeMap<PackageName, Reference>,
     /// Packages that a commit was replacing when it was killed: ours, but nobody knows in which state.
     pending: BTreeSet<PackageName>,
+    /// What platform the packages are for; empty where nobody has said so.
+    platform: String,
 }
 
 /// A library that this process may change; others wait.
@@ -68,6 +70,7 @@ pub enum LibraryError {
 const RECORD: &str = ".packages.json";
 const PRIVATE: &str = ".larder";
 const PENDING: &str = "pending.json";
+const PLATFORM: &str = "platform.json";
 
 impl Record {
     /// Reads the record of a library; an absent library has an empty one.
@@ -75,7 +78,19 @@ impl Record {
         Ok(Self {
             entries: read_json(&library.join(RECORD))?,
             pending: read_json(&library.join(PRIVATE).join(PENDING))?,
+            platform: read_json(&library.join(PRIVATE).join(PLATFORM))?,
         })
+    }
+
+    /// Reads the record as `platform` sees it. Keys do not name the platform, so what was put there for another one,
+    /// such as the R of before, is ours but not what is wanted, whatever its key.
+    #[must_use]
+    pub fn for_platform(mut self, platform: &str) -> Self {
+        if !self.platform.is_empty() && self.platform != platform {
+            self.pending.extend(self.entries.keys().cloned());
+        }
+        platform.clone_into(&mut self.platform);
+        self
     }
 
     /// Returns what the library has of a package, as far as larder put it there and finished doing so.
@@ -132,6 +147,13 @@ impl Library {
         // Whatever is in staging now has lost its owner, as the owner had the lock.
         remove_all(&root.join(PRIVATE).join("staging"))?;
         Ok(Self { record: Record::read(root)?, root: fs::canonicalize(root)?, next: AtomicUsize::new(0), _lock: lock })
+    }
+
+    /// Looks at what is there with the eyes of `platform`; see [`Record::for_platform`].
+    #[must_use]
+    pub fn for_platform(mut self, platform: &str) -> Self {
+        self.record = self.record.for_platform(platform);
+        self
     }
 
     /// Returns the library's directory.
@@ -198,6 +220,9 @@ impl Library {
         let changed: BTreeSet<_> = put.iter().map(|staged| &staged.package).chain(remove).cloned().collect();
         self.record.pending.extend(changed.iter().cloned());
         self.write_pending()?;
+        if !self.record.platform.is_empty() {
+            write_json(&self.root.join(PRIVATE).join(PLATFORM), &self.record.platform)?;
+        }
         for staged in put {
             self.replace(staged)?;
             self.record.entries.insert(staged.package.clone(), staged.reference);

@@ -41,7 +41,7 @@ impl Larder {
     /// library that stays in use beside it, has under the same key.
     pub fn populate(&self, lockfile: &Lockfile, library: &Path, reference: Option<&Path>) -> Result<Found, Error> {
         let store = self.store();
-        let mut library = Library::open(library)?;
+        let mut library = Library::open(library)?.for_platform(store.platform());
         let elsewhere = reference.map(Record::read).transpose()?.unwrap_or_default();
         let plan = self.plan_with(lockfile, &Request::new(library.root()), &store, library.record())?;
         let linker = Linker::new(self.config.link);
@@ -105,7 +105,7 @@ impl Larder {
     /// Makes `library` hold exactly what `manifest` says, as far as the store has it; returns what it lacks.
     pub fn assemble(&self, manifest: &Manifest, library: &Path) -> Result<Vec<PackageName>, Error> {
         let store = self.store();
-        let mut library = Library::open(library)?;
+        let mut library = Library::open(library)?.for_platform(store.platform());
         let linker = Linker::new(self.config.link);
         let (mut missing, mut staged) = (Vec::new(), Vec::new());
         for (package, reference) in manifest.iter().filter(|(package, reference)| !library.holds(package, **reference))

@@ -83,11 +83,12 @@ pub(super) async fn run(
 ) -> Result<Report, Error> {
     let start = Instant::now();
     let store = larder.store();
-    let Some(mut library) = open(request, &stop, &mut emit).await? else {
+    let Some(library) = open(request, &stop, &mut emit).await? else {
         let report = Report { outcome: RunOutcome::Interrupted, duration: start.elapsed(), ..Report::default() };
         emit(Event::Finished(report.clone()));
         return Ok(report);
     };
+    let mut library = library.for_platform(store.platform());
     let plan = larder.plan_with(lockfile, request, &store, library.record())?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),

@@ -1,11 +1,9 @@
 //! What goes wrong, what is said, and what is left whole.
 
-use std::io::Write;
-
 use fs_err as fs;
 use serde_json::json;
 
-use crate::world::{Package, World, need_r};
+use crate::world::{FakeR, Package, World, need_r, skip};
 
 /// `bad` does not install, `above` needs it, `top` needs that, `good` needs nothing.
 fn four(world: &World) -> std::path::PathBuf {
@@ -207,23 +205,34 @@ fn a_reader_that_goes_away_does_not_end_the_run() {
 #[test]
 fn what_an_r_leaves_half_written_is_not_taken_for_a_package() {
     let world = World::new();
-    // Answers the probe and says that it has installed something, which it has not.
-    let home = world.path("home-of-r");
-    let script = format!(
-        "#!/bin/sh\nfor word; do case $word in --library=*) library=${{word#--library=}};; esac; done\n\
-         if [ \"$1\" = CMD ]; then mkdir -p \"$library/demo/R\"; exit 0; fi\n\
-         printf '%s\\n' '{0}' '{0}/library' 4.2.2 x86_64-pc-linux-gnu x86_64 linux-gnu\n",
-        home.display()
-    );
-    world.write("home-of-r/etc/Makeconf", "CC = gcc\nCXX = g++\n");
-    world.write("home-of-r/library/base/DESCRIPTION", "Package: base\nVersion: 4.2.2\n");
-    let fake = world.path("R");
-    let mut file = fs::File::create(&fake).unwrap();
-    file.write_all(script.as_bytes()).unwrap();
-    drop(file);
-    fs::set_permissions(&fake, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    // It says that all went well.
+    let fake = FakeR::new(&world, "mkdir -p \"$library/$package/R\"");
     let lock = world.lock_published(&[&Package::new("demo", "1.0")]);
-    let ran = world.solve(&lock, &["--r", "./R"]).exits(1);
+    let ran = world.solve(&lock, &["--r", fake.path.to_str().unwrap()]).exits(1);
     assert_eq!(ran.error("demo"), "`R CMD INSTALL` left no package `demo`");
-    assert!(!world.has("library/demo"));
+    let fake = FakeR::new(&world, "mkdir \"$library/$package\"; echo x > \"$library/$package/DESCRIPTION\"");
+    let ran = world.solve(&lock, &["--r", fake.path.to_str().unwrap()]).exits(1);
+    assert!(ran.error("demo").contains("is not an installed package"), "{}", ran.error("demo"));
+    assert!(!world.has("library/demo") && world.platform_or_none().is_none());
+}
+
+#[test]
+fn system_packages_that_a_failed_build_missed_are_named() {
+    if !std::path::Path::new("/var/lib/dpkg/info").is_dir() {
+        return skip("only Debian's packages can be looked for");
+    }
+    let world = World::new();
+    let fake = FakeR::new(&world, "echo 'nothing.h: no such file'; exit 1");
+    let mut entry = world.publish(&Package::new("demo", "1.0"));
+    entry["sysreqs_packages"] = json!([
+        {"sysreq": "nothing", "packages": ["libsurely-absent-dev"], "pre_install": {}, "post_install": {}},
+        {"sysreq": "libc", "packages": "base-files"},
+    ]);
+    let lock = world.lock([entry]);
+    let args = [lock.to_str().unwrap(), "--r", fake.path.to_str().unwrap()];
+    let said = world.run(args).exits(1).stderr;
+    assert!(said.contains("missing system packages: libsurely-absent-dev\n"), "{said}");
+    assert!(said.contains("`apt-get install libsurely-absent-dev`"), "{said}");
+    let told = world.run(["doctor", args[0], "--r", args[2]]).exits(3).stdout;
+    assert!(told.contains("libsurely-absent-dev") && !told.contains("base-files"), "{told}");
 }

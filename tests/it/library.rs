@@ -210,3 +210,15 @@ fn a_library_of_one_run_is_waited_for_by_the_next() {
     assert!(record == json!({"aa": record["aa"]}) || record == json!({"bb": record["bb"]}), "{record}");
     assert_ne!(world.has("library/aa"), world.has("library/bb"));
 }
+
+#[test]
+fn a_library_in_the_place_of_the_store_loses_nothing() {
+    need_r!();
+    let world = World::new();
+    // A store inside of the library, or the library inside of the store, is odd but no reason to lose anything.
+    let lock = world.lock_published(&[&Package::new("demo", "1.0")]);
+    let ran = world.solve(&lock, &["--library", "store"]).ok();
+    assert_eq!(ran.outcomes(), "demo ingested");
+    assert_eq!(world.solve(&lock, &["--library", "store", "--exact"]).ok().outcomes(), "demo kept");
+    assert_eq!(world.solve(&lock, &[]).ok().outcomes(), "demo loaded");
+}

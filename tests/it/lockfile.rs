@@ -1,6 +1,7 @@
 //! What the command says to lockfiles that are wrong, and what it puts up with.
 
 use larder::lockfile::{Kind, Lockfile};
+use larder_ops::package::PackageName;
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -240,7 +241,7 @@ fn the_habits_of_r_are_put_up_with() {
     })]);
     let lockfile = Lockfile::parse(&lockfile.to_string()).unwrap();
     let other = &lockfile.entries()[1];
-    assert_eq!(other.dependencies.iter().map(|name| name.as_str()).collect::<Vec<_>>(), ["demo"]);
+    assert_eq!(other.dependencies.iter().map(PackageName::as_str).collect::<Vec<_>>(), ["demo"]);
     assert_eq!(other.sources, ["http://127.0.0.1:9/x"]);
     assert_eq!(other.install_args, ["--no-docs", "--fake"]);
     assert_eq!(other.version, "2.0");

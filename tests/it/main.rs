@@ -1,6 +1,7 @@
 //! Scenarios: the command, as users start it, against packages made here. One binary, so that it links once.
 
 mod build;
+mod crash;
 mod cutoff;
 mod exchange;
 mod failure;
@@ -10,6 +11,7 @@ mod library;
 mod lockfile;
 mod output;
 mod plan;
+mod probe;
 mod real;
 mod recompile;
 mod sources;

@@ -200,7 +200,7 @@ fn the_doctor_tells_what_is_there() {
     for word in ["R  ", "platform", "CC", "CXX", "store"] {
         assert!(said.contains(word), "{word}: {said}");
     }
-    std::fs::create_dir(world.path("bin")).unwrap();
+    fs_err::create_dir(world.path("bin")).unwrap();
     let ran = world.finish(world.command().arg("doctor").env("PATH", world.path("bin"))).exits(3);
     assert!(ran.stdout.contains("missing  R"), "{}", ran.stdout);
 }

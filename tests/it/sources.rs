@@ -412,3 +412,14 @@ fn packages_that_r_has_are_checked_and_left_where_they_are() {
     assert_eq!(ran.outcomes(), "absent failed, demo ingested, stats provided");
     assert!(ran.error("absent").contains("does not have it"), "{}", ran.error("absent"));
 }
+
+#[test]
+fn an_archive_of_another_version_is_refused() {
+    need_r!();
+    let world = World::new();
+    let mut entry =
+        world.publish_as(&Package::new("demo", "1.0"), Package::new("demo", "2.0").archive(Form::TarGz), "tar.gz");
+    entry["sha256"] = json!({});
+    let error = world.solve(&world.lock([entry]), &[]).exits(1).error("demo");
+    assert!(error.starts_with("its source is version 2.0; "), "{error}");
+}

@@ -16,10 +16,12 @@ use larder_ops::testing::{Page, Server};
 use serde_json::{Value, json};
 
 mod archive;
+mod fake_r;
 mod package;
 mod ran;
 
 pub(crate) use archive::{Form, tarball};
+pub(crate) use fake_r::FakeR;
 pub(crate) use package::Package;
 pub(crate) use ran::Ran;
 
@@ -42,6 +44,7 @@ pub(crate) fn has_r() -> bool {
 }
 
 /// Tells whoever looks that the current test did not run, and why.
+#[expect(clippy::print_stdout, reason = "whoever runs one test sees why it did nothing")]
 #[expect(clippy::disallowed_methods, reason = "tests are told by the environment where to report")]
 pub(crate) fn skip(why: &str) {
     use std::io::Write;
@@ -244,6 +247,7 @@ impl World {
 }
 
 impl Drop for World {
+    #[expect(clippy::print_stderr, reason = "part of the output of a test that fails")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("what this test left is kept in {}", self.root.display());
@@ -262,16 +266,21 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    /// Waits for the next event; `None` at the end.
+    pub(crate) fn next_event(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).unwrap();
+        self.seen.push_str(&line);
+        (!line.is_empty()).then(|| serde_json::from_str(&line).unwrap())
+    }
+
     /// Waits for an event of this kind, and returns it.
     pub(crate) fn wait_for(&mut self, reason: &str) -> Value {
         loop {
-            let mut line = String::new();
-            let n = self.stdout.read_line(&mut line).unwrap();
-            assert!(n > 0, "the run ended without an event `{reason}`:\n{}", self.seen);
-            self.seen.push_str(&line);
-            let event: Value = serde_json::from_str(&line).unwrap();
-            if event["reason"] == reason {
-                return event;
+            match self.next_event() {
+                Some(event) if event["reason"] == reason => return event,
+                Some(_) => {}
+                None => panic!("the run ended without an event `{reason}`:\n{}", self.seen),
             }
         }
     }
@@ -295,8 +304,7 @@ impl Running {
 
 /// Returns what is in a directory, sorted; nothing if there is none.
 pub(crate) fn items(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        std::fs::read_dir(dir).into_iter().flatten().map(|item| item.unwrap().path()).collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().map(|item| item.unwrap().path()).collect();
     paths.sort();
     paths
 }

@@ -20,6 +20,8 @@ pub enum OpError {
     LinkedNowhere(PackageName),
     #[error("its source is the package `{found}`")]
     WrongPackage { found: String },
+    #[error("its source is version {found}; check the `sources` of its entry, or write the lockfile again")]
+    WrongVersion { found: String },
     #[error("`{0}` does not exist or is no directory with a DESCRIPTION")]
     NoDirectory(PathBuf),
     #[error("stopped")]

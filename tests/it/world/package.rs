@@ -64,7 +64,8 @@ impl Package {
 
     /// Imports other packages, and uses them: R checks that they are there.
     pub(crate) fn imports(self, packages: &[&str]) -> Self {
-        let namespace: String = packages.iter().map(|package| format!("importFrom({package}, answer)\n")).collect();
+        let imported: Vec<String> = packages.iter().map(|package| format!("importFrom({package}, answer)\n")).collect();
+        let namespace = imported.concat();
         // `answer` of the package itself would collide with the imported one.
         let this = self.file("NAMESPACE", &format!("{namespace}export(own)\n"));
         let version = this.version.clone();
@@ -91,7 +92,7 @@ impl Package {
             self.name, self.version
         );
         for (name, value) in &self.fields {
-            text += &format!("{name}: {value}\n");
+            text.extend([name, ": ", value, "\n"]);
         }
         if self.files.keys().any(|path| path.starts_with("src/")) {
             text += "NeedsCompilation: yes\n";

@@ -98,7 +98,7 @@ impl Ran {
         let mut text = format!("exit {}\n", self.code.map_or("by signal".to_owned(), |code| code.to_string()));
         for (name, stream) in [("stdout", &self.stdout), ("stderr", &self.stderr)] {
             if !stream.is_empty() {
-                text += &format!("--- {name}\n{}\n", stream.trim_end());
+                text.extend(["--- ", name, "\n", stream.trim_end(), "\n"]);
             }
         }
         filtered(&text.replace(&*self.root.to_string_lossy(), "[world]"))
