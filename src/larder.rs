@@ -228,7 +228,7 @@ impl Larder {
 
     /// Plans a lockfile: what would be done, and why. Changes nothing.
     pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
-        let record = Record::read(&request.library)?.for_platform(&self.host.platform);
+        let record = Record::read(&request.library, &self.host.platform)?;
         self.plan_with(lockfile, request, &self.store(), &record)
     }
 

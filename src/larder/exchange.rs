@@ -41,8 +41,9 @@ impl Larder {
     /// library that stays in use beside it, has under the same key.
     pub fn populate(&self, lockfile: &Lockfile, library: &Path, reference: Option<&Path>) -> Result<Found, Error> {
         let store = self.store();
-        let mut library = Library::open(library)?.for_platform(store.platform());
-        let elsewhere = reference.map(Record::read).transpose()?.unwrap_or_default();
+        let mut library = Library::open(library, store.platform())?;
+        let elsewhere =
+            reference.map(|reference| Record::read(reference, store.platform())).transpose()?.unwrap_or_default();
         let plan = self.plan_with(lockfile, &Request::new(library.root()), &store, library.record())?;
         let linker = Linker::new(self.config.link);
         let (mut found, mut staged) = (Found::default(), Vec::new());
@@ -75,8 +76,9 @@ impl Larder {
     /// use from there and not taken again; what it has besides is carried over into the manifest.
     pub fn ingest(&self, lockfile: &Lockfile, library: &Path, reference: Option<&Path>) -> Result<Manifest, Error> {
         let store = self.store();
-        let record = Record::read(library)?;
-        let elsewhere = reference.map(Record::read).transpose()?.unwrap_or_default();
+        let record = Record::read(library, store.platform())?;
+        let elsewhere =
+            reference.map(|reference| Record::read(reference, store.platform())).transpose()?.unwrap_or_default();
         let plan = {
             let known = Installed { known: self.known(&store, &record, library), library };
             self.plan_from(lockfile, &Request::new(library), &known)?
@@ -105,7 +107,7 @@ impl Larder {
     /// Makes `library` hold exactly what `manifest` says, as far as the store has it; returns what it lacks.
     pub fn assemble(&self, manifest: &Manifest, library: &Path) -> Result<Vec<PackageName>, Error> {
         let store = self.store();
-        let mut library = Library::open(library)?.for_platform(store.platform());
+        let mut library = Library::open(library, store.platform())?;
         let linker = Linker::new(self.config.link);
         let (mut missing, mut staged) = (Vec::new(), Vec::new());
         for (package, reference) in manifest.iter().filter(|(package, reference)| !library.holds(package, **reference))

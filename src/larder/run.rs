@@ -83,12 +83,11 @@ pub(super) async fn run(
 ) -> Result<Report, Error> {
     let start = Instant::now();
     let store = larder.store();
-    let Some(library) = open(request, &stop, &mut emit).await? else {
+    let Some(mut library) = open(request, store.platform(), &stop, &mut emit).await? else {
         let report = Report { outcome: RunOutcome::Interrupted, duration: start.elapsed(), ..Report::default() };
         emit(Event::Finished(report.clone()));
         return Ok(report);
     };
-    let mut library = library.for_platform(store.platform());
     let plan = larder.plan_with(lockfile, request, &store, library.record())?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),
@@ -122,15 +121,20 @@ pub(super) async fn run(
 }
 
 /// Opens the library, and waits for whoever else is changing it, unless the run is stopped meanwhile.
-async fn open(request: &Request, stop: &Stop, emit: &mut impl FnMut(Event)) -> Result<Option<Library>, Error> {
-    let path = request.library.clone();
-    if let Some(library) = blocking(move || Library::try_open(&path)).await? {
+async fn open(
+    request: &Request,
+    platform: &str,
+    stop: &Stop,
+    emit: &mut impl FnMut(Event),
+) -> Result<Option<Library>, Error> {
+    let (path, for_platform) = (request.library.clone(), platform.to_owned());
+    if let Some(library) = blocking(move || Library::try_open(&path, &for_platform)).await? {
         return Ok(Some(library));
     }
     emit(Event::Warning { message: format!("waiting for another process that changes {}", request.library.display()) });
-    let path = request.library.clone();
+    let (path, for_platform) = (request.library.clone(), platform.to_owned());
     tokio::select! {
-        library = blocking(move || Library::open(&path)) => Ok(Some(library?)),
+        library = blocking(move || Library::open(&path, &for_platform)) => Ok(Some(library?)),
         () = stop.requested() => Ok(None),
     }
 }
