@@ -109,16 +109,16 @@ impl World {
 
     /// A world whose store has all that the cold build made.
     pub(super) fn full(name: &str) -> Option<Self> {
-        Self::empty(name)?.with(|part| ![".locks", ".staging", "logs"].contains(&part))
+        Some(Self::empty(name)?.with(|part| ![".locks", ".staging", "logs"].contains(&part)))
     }
 
     /// A world whose store has what the cold build downloaded, and nothing else.
     pub(super) fn downloaded(name: &str) -> Option<Self> {
-        Self::empty(name)?.with(|part| part == "blobs")
+        Some(Self::empty(name)?.with(|part| part == "blobs"))
     }
 
     /// Links parts of the cold store into this one: files of a store are replaced, never changed.
-    fn with(self, is_wanted: impl Fn(&str) -> bool) -> Option<Self> {
+    fn with(self, is_wanted: impl Fn(&str) -> bool) -> Self {
         let (from, ran) = cold(self.real);
         assert_eq!(ran.code, Some(0), "the cold build failed, so there is nothing to stand on");
         fs::create_dir(self.store()).unwrap();
@@ -129,7 +129,7 @@ impl World {
                 assert!(status.success());
             }
         }
-        Some(self)
+        self
     }
 
     pub(super) fn store(&self) -> PathBuf {
