@@ -47,7 +47,8 @@ pub(super) fn skip(test: &str, why: &str) {
     eprintln!("skipped: {test}: {why}");
     if let Some(path) = variable("LARDER_SKIPPED") {
         let file = fs::OpenOptions::new().create(true).append(true).open(path);
-        let noted = file.and_then(|mut file| writeln!(file, "{test}: {why}"));
+        // One write, so that lines of tests that run at once do not mix.
+        let noted = file.and_then(|mut file| file.write_all(format!("{test}: {why}\n").as_bytes()));
         noted.expect("what is skipped must be known");
     }
 }
