@@ -7,6 +7,11 @@
 //!
 //! `tests/run.sh` says what they read; where that is missing they say so and are over.
 
+#![expect(
+    clippy::print_stderr,
+    reason = "a test's output is for whoever runs it: what is skipped, and how long runs take"
+)]
+
 mod events;
 mod failures;
 mod interruptions;
