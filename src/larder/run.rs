@@ -1,6 +1,6 @@
 //! One run: the plan is carried out, what happens is told, and the library is changed at the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
@@ -151,14 +151,32 @@ async fn update(
     let wanted: BTreeSet<PackageName> = plan.ids.keys().cloned().collect();
     let mut to_link = Vec::new();
     let mut provided = BTreeSet::new();
-    for (id, settled) in done.iter() {
-        let package = &plan.dag.op(id).spec.package;
+    // What needs something that failed would not load: it stays in the store until the rest is there.
+    let (mut lost, mut held_back) = (HashSet::new(), Vec::new());
+    for &id in plan.dag.dependants_first().iter().rev() {
+        let (package, settled) = (&plan.dag.op(id).spec.package, done.settled(id));
+        let is_lost = settled.outcome.output().is_none() || plan.dag.inputs(id).any(|(input, _)| lost.contains(&input));
+        if is_lost {
+            lost.insert(id);
+        }
         let (Some(done), Some(key)) = (settled.outcome.output(), &settled.key) else { continue };
         match (&done.how, &done.tree) {
             (How::Provided, _) => drop(provided.insert(package.clone())),
             (How::Kept, _) | (_, None) => {}
+            _ if is_lost => held_back.push(package.clone()),
             (_, Some(tree)) => to_link.push((package.clone(), key.reference(), tree.clone())),
         }
+    }
+    if !held_back.is_empty() {
+        held_back.sort();
+        emit(Event::Warning {
+            message: format!(
+                "{} {} in the store, but not in the library: what {} failed",
+                super::names(&held_back),
+                if held_back.len() == 1 { "is" } else { "are" },
+                if held_back.len() == 1 { "it needs" } else { "they need" },
+            ),
+        });
     }
     let foreign = library.foreign(&wanted)?;
     let ours = library.record().packages();
