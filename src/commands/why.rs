@@ -23,7 +23,8 @@ pub(super) fn run(args: &WhyArgs, env: &Env) -> Result<Exit, CommandError> {
     let Some(id) = plan.ids.get(&args.package) else {
         return Err(CommandError::new(Exit::Usage, format!("the lockfile has no package `{}`", args.package)));
     };
-    let record = Record::read(&request.library).map_err(crate::larder::Error::from)?.for_platform(&larder.host().platform);
+    let record =
+        Record::read(&request.library).map_err(crate::larder::Error::from)?.for_platform(&larder.host().platform);
     let text = if args.output.json { ui::why_as_json(&plan, *id) } else { text(&plan, *id, &larder, &record) };
     ui::print_data(&text);
     Ok(Exit::Done)
