@@ -225,8 +225,13 @@ impl Store {
         Ok(SourceLock { _file: file })
     }
 
-    /// Makes an empty directory on the store's file system, removed when it is dropped. The first one also sweeps
-    /// what dead processes left in staging.
+    /// Removes what dead processes left in staging; what a living one works on is locked by it. Cheap where there is
+    /// nothing, so every run begins with it.
+    pub fn sweep(&self) {
+        staging::sweep(&self.root);
+    }
+
+    /// Makes an empty directory on the store's file system, removed when it is dropped.
     pub fn stage(&self) -> io::Result<StagingDir> {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if staging.is_none() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use larder_graph::{
     Dag, Event as GraphEvent, OnFailure, Outcome as GraphOutcome, Report as GraphReport, Stop, VertexId,
@@ -83,6 +83,11 @@ pub(super) async fn run(
 ) -> Result<Report, Error> {
     let start = Instant::now();
     let store = larder.store();
+    let store = blocking(move || {
+        store.sweep();
+        Ok::<_, Error>(store)
+    });
+    let store = store.await?;
     let Some(mut library) = open(request, store.platform(), &stop, &mut emit).await? else {
         let report = Report { outcome: RunOutcome::Interrupted, duration: start.elapsed(), ..Report::default() };
         emit(Event::Finished(report.clone()));
@@ -99,7 +104,8 @@ pub(super) async fn run(
         emit(Event::Warning { message });
     }
     larder.check(&plan, request)?;
-    larder.blobs.create()?;
+    // A store that cannot be written serves what it has; a download that finds no place says so itself.
+    let _ = larder.blobs.create();
     let workshop = larder.workshop(store, (library.root().to_owned(), library.record().clone()), &plan, request);
     let workshop = Arc::new(workshop);
     let dag = Arc::new(plan.dag.map(|_, vertex| PackageOp::new(vertex.spec.clone(), Arc::clone(&workshop))));
@@ -312,7 +318,12 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             outcome,
             because,
             key: settled.key.as_ref().filter(|_| outcome != Outcome::Provided).map(|key| key.reference().to_string()),
-            duration: build.map_or(settled.duration, |build| build.duration),
+            duration: match (build, outcome) {
+                (Some(build), _) => build.duration,
+                // Not its own: what it waited for.
+                (None, Outcome::Skipped) => Duration::ZERO,
+                (None, _) => settled.duration,
+            },
             log: build.map(|build| build.log.clone()).or_else(|| op_error.and_then(OpError::log).cloned()),
             failure: settled.outcome.failure().map(|failure| self.failure(vertex, failure)),
         }

@@ -236,3 +236,18 @@ fn system_packages_that_a_failed_build_missed_are_named() {
     let told = world.run(["doctor", args[0], "--r", args[2]]).exits(3).stdout;
     assert!(told.contains("libsurely-absent-dev") && !told.contains("base-files"), "{told}");
 }
+
+#[test]
+fn what_needs_a_failed_package_stays_out_of_the_library_even_if_the_store_has_it() {
+    need_r!();
+    let world = World::new();
+    let (low, alone) = (Package::new("low", "1.0"), Package::new("alone", "1.0"));
+    let high = Package::new("high", "1.0").imports(&["low"]);
+    world.solve(&world.lock_published(&[&low, &high, &alone]), &[]).ok();
+    fs_err::remove_dir_all(world.path("library")).unwrap();
+    let broken = world.lock_published(&[&Package::broken("low", "2.0"), &high, &alone]);
+    let ran = world.solve(&broken, &["-k"]).exits(1);
+    assert_eq!(ran.outcomes(), "alone loaded, high loaded, low failed");
+    assert_eq!(ran.warnings(), "high is in the store, but not in the library: what it needs failed");
+    assert!(world.has("library/alone") && !world.has("library/high") && !world.has("library/low"));
+}

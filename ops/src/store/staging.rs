@@ -37,7 +37,6 @@ impl Staging {
         let (staging, locks) = (root.join(".staging"), root.join(".locks/staging"));
         fs::create_dir_all(&staging)?;
         fs::create_dir_all(&locks)?;
-        sweep(&staging, &locks)?;
         let uuid = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let lock_path = lock_path(&locks, &uuid);
         let lock = fs::OpenOptions::new().create_new(true).append(true).open(&lock_path)?;
@@ -58,10 +57,11 @@ fn lock_path(locks: &Path, uuid: &str) -> PathBuf {
     locks.join(format!("{uuid}.lock"))
 }
 
-fn sweep(staging: &Path, locks: &Path) -> io::Result<()> {
-    for item in fs::read_dir(staging)? {
-        let item = item?;
-        let lock_path = lock_path(locks, &item.file_name().to_string_lossy());
+/// Removes what dead processes left in the staging of the store at `root`. What cannot be removed stays for another time.
+pub(super) fn sweep(root: &Path) {
+    let (staging, locks) = (root.join(".staging"), root.join(".locks/staging"));
+    for item in fs::read_dir(staging).into_iter().flatten().flatten() {
+        let lock_path = lock_path(&locks, &item.file_name().to_string_lossy());
         let lock = fs::File::open(&lock_path);
         if lock.as_ref().is_ok_and(|lock| lock.file().try_lock().is_err()) {
             continue;
@@ -73,7 +73,6 @@ fn sweep(staging: &Path, locks: &Path) -> io::Result<()> {
             Err(error) => tracing::debug!(%error, "left for the next process"),
         }
     }
-    Ok(())
 }
 
 /// A directory on the store's file system that goes away with this value.
