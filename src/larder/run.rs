@@ -104,8 +104,12 @@ pub(super) async fn run(
         emit(Event::Warning { message });
     }
     larder.check(&plan, request)?;
-    // A store that cannot be written serves what it has; a download that finds no place says so itself.
-    let _ = larder.blobs.create();
+    if let Err(error) = larder.blobs.create() {
+        // A store that is there but cannot be written serves what it has; a download that finds no place says so.
+        if !store.root().is_dir() {
+            return Err(error.into());
+        }
+    }
     let workshop = larder.workshop(store, (library.root().to_owned(), library.record().clone()), &plan, request);
     let workshop = Arc::new(workshop);
     let dag = Arc::new(plan.dag.map(|_, vertex| PackageOp::new(vertex.spec.clone(), Arc::clone(&workshop))));

@@ -82,7 +82,7 @@ fn an_interrupt_for_people_says_what_is_kept() {
     exit 130
     --- stderr
     warning: ending running builds; once more to end at once
-    skipped    endless 1.0 ([time])
+    skipped    endless 1.0
     Interrupted after [time]: 0 of 1 package finished and kept in the store; the library is as it was
     ");
 }

@@ -53,12 +53,11 @@ fn a_failure_is_told_with_log_and_what_it_held_up() {
     exit 1
     --- stderr
     failed     bad 1.0 ([time]): `R CMD INSTALL` failed
-    skipped    top 1.0 ([time]): bad failed
+    skipped    top 1.0: bad failed
 
     bad 1.0 failed: `R CMD INSTALL` failed
       | * installing *source* package ‘bad’ ...
-      | staged installation is only possible with locking
-      | ** using non-staged installation
+      | ** using staged installation
       | libnothing was not found
       | ERROR: configuration failed for package ‘bad’
       | * removing ‘[world]/store/.staging/[build]/library/bad’

@@ -60,7 +60,7 @@ impl OpError {
     /// Says whether the machine is at fault, not the package: no compiler, disk full, no permission.
     pub fn is_environment(&self) -> bool {
         match self {
-            Self::Build { source: InstallError::NoCompiler(_), .. } => true,
+            Self::Build { source: InstallError::NoCompiler(_), .. } | Self::Fetch(FetchError::Store { .. }) => true,
             Self::Io(error)
             | Self::Store(StoreError::Io(error))
             | Self::Unpack(UnpackError::Io(error))
