@@ -107,13 +107,13 @@ mod tests {
         let living = Staging::open(root.path()).unwrap().dir().unwrap();
         let dead = root.path().join(".staging/dead");
         fs::create_dir_all(dead.join("0/source")).unwrap();
-        Staging::open(root.path()).unwrap();
+        sweep(root.path());
         assert!(!dead.exists());
         assert!(living.path().exists());
     }
 
     #[test]
-    fn orphans_at_work_keep_nobody_from_opening() {
+    fn what_an_orphan_still_writes_to_is_left_for_another_time() {
         let root = tempfile::tempdir().unwrap();
         let dead = root.path().join(".staging/dead/0");
         let is_over = AtomicBool::new(false);
@@ -123,9 +123,10 @@ mod tests {
                     let _ = fs::create_dir_all(&dead).and_then(|()| fs::write(dead.join("object.o"), "x"));
                 }
             });
-            let all_opened = (0..100).all(|_| Staging::open(root.path()).is_ok());
+            (0..100).for_each(|_| sweep(root.path()));
             is_over.store(true, Ordering::Relaxed);
-            assert!(all_opened);
         });
+        sweep(root.path());
+        assert!(!dead.exists(), "now it is the next time");
     }
 }
