@@ -28,6 +28,13 @@ impl<O: Op> Config<O> {
         Self { limits: Limits::new(), main: None, sources: Vec::new(), patience: None }
     }
 
+    /// Sets how much of each scarce thing all jobs may take together.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
     /// Keeps results in `manager`, and looks there for them.
     #[must_use]
     pub fn cache(mut self, manager: impl CacheManager<O>) -> Self {

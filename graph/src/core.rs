@@ -105,6 +105,8 @@ pub(crate) struct Core<O: Op> {
     by_identity: HashMap<Identity<O::Key>, NodeId>,
     /// By key: a node that has the result.
     landed: HashMap<O::Key, NodeId>,
+    /// Others that have it too, where there are any.
+    twins: HashMap<O::Key, Vec<NodeId>>,
     /// By key and whether it is made anew: the flight that brings the result.
     airborne: HashMap<(O::Key, bool), FlightId>,
     ready: ReadyQueue<Item>,
@@ -132,6 +134,7 @@ impl<O: Op> Core<O> {
             n_flights: 0,
             by_identity: HashMap::new(),
             landed: HashMap::new(),
+            twins: HashMap::new(),
             airborne: HashMap::new(),
             maps: HashMap::new(),
             waiters: HashMap::new(),
@@ -177,7 +180,7 @@ impl<O: Op> Core<O> {
             self.builds.len(),
             self.flights.len(),
             self.by_identity.len(),
-            self.landed.len(),
+            self.landed.len() + self.twins.len(),
             self.airborne.len(),
             self.waiters.len() + self.maps.len(),
             self.contents.len() + self.contents_of.len(),

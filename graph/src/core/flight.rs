@@ -166,7 +166,7 @@ impl<O: Op> Core<O> {
     fn join(&mut self, id: NodeId, flight_id: FlightId) {
         let flight = self.flights.get_mut(&flight_id).expect("what is listed by key is in the air");
         if flight.is_doomed {
-            flight.parked.push(id);
+            flight.parked.push((id, self.nodes[id].ticket.wrapping_add(1)));
             return self.set(id, State::Parked);
         }
         flight.attached.push(id);
@@ -198,8 +198,8 @@ impl<O: Op> Core<O> {
             self.let_go(*node);
             self.agenda.push_back(Step::Pursue(*node));
         }
-        for node in flight.parked {
-            if self.nodes.get(node).is_some_and(|node| node.state == State::Parked) {
+        for (node, ticket) in flight.parked {
+            if self.nodes.get(node).is_some_and(|node| node.ticket == ticket) {
                 self.set(node, State::Idle);
                 self.agenda.push_back(Step::Pursue(node));
             }

@@ -270,6 +270,12 @@ impl<O: Op> Core<O> {
             for content in self.contents_of.remove(&node).unwrap_or_default() {
                 self.contents.remove(&content);
             }
+            if let State::Started(flight) = self.nodes[node].state
+                && let Some(flight) = self.flights.get_mut(&flight)
+            {
+                // The flight goes on for others.
+                flight.attached.retain(|attached| *attached != node);
+            }
             let node = &self.nodes[node];
             stay.extend(node.inputs.iter().copied().filter(|input| !self.nodes[*input].holds.is_empty()));
         }
@@ -287,9 +293,19 @@ impl<O: Op> Core<O> {
     pub(super) fn unlist(&mut self, id: NodeId) {
         let node = &self.nodes[id];
         if let Some(key) = &node.key
-            && self.landed.get(key) == Some(&id)
+            && node.made.is_some()
         {
-            self.landed.remove(key);
+            let twins = self.twins.get_mut(key);
+            if self.landed.get(key) != Some(&id) {
+                twins.into_iter().for_each(|twins| twins.retain(|twin| *twin != id));
+            } else if let Some(twin) = twins.and_then(Vec::pop) {
+                self.landed.insert(key.clone(), twin);
+            } else {
+                self.landed.remove(key);
+            }
+            if self.twins.get(key).is_some_and(Vec::is_empty) {
+                self.twins.remove(key);
+            }
         }
         if let Some(identity) = self.identity(&node.dag, node.vertex, node.ignores_cache, &node.inputs)
             && self.by_identity.get(&identity) == Some(&id)

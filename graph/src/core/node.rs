@@ -267,7 +267,7 @@ pub(crate) struct Flight<O: Op> {
     /// Nobody wanted it any more, and it was asked to end.
     pub(crate) is_doomed: bool,
     /// Who starts when it has ended, if they still want to.
-    pub(crate) parked: Vec<NodeId>,
+    pub(crate) parked: Vec<(NodeId, u32)>,
     pub(crate) demand: Demand,
     /// Its builds that are not finished; while there are any it occupies nothing.
     pub(crate) n_sub_builds: u32,
@@ -305,7 +305,8 @@ pub(crate) enum ContentState<K> {
 /// Everything by node, with places used again.
 pub(crate) struct Nodes<O: Op> {
     places: Vec<Option<Node<O>>>,
-    free: Vec<NodeId>,
+    /// With the tickets to go on from: what was filed for the node that was here must not be taken for the next one's.
+    free: Vec<(NodeId, u32)>,
 }
 
 impl<O: Op> Nodes<O> {
@@ -317,8 +318,9 @@ impl<O: Op> Nodes<O> {
         self.places.reserve_exact(n.saturating_sub(self.free.len()));
     }
 
-    pub(crate) fn insert(&mut self, node: Node<O>) -> NodeId {
-        if let Some(id) = self.free.pop() {
+    pub(crate) fn insert(&mut self, mut node: Node<O>) -> NodeId {
+        if let Some((id, ticket)) = self.free.pop() {
+            node.ticket = ticket;
             self.places[id.0 as usize] = Some(node);
             return id;
         }
@@ -331,11 +333,9 @@ impl<O: Op> Nodes<O> {
     }
 
     pub(crate) fn remove(&mut self, id: NodeId) -> Option<Node<O>> {
-        let node = self.places[id.0 as usize].take();
-        if node.is_some() {
-            self.free.push(id);
-        }
-        node
+        let node = self.places[id.0 as usize].take()?;
+        self.free.push((id, node.ticket.wrapping_add(1)));
+        Some(node)
     }
 
     pub(crate) fn len(&self) -> usize {

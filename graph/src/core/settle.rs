@@ -20,10 +20,15 @@ impl<O: Op> Core<O> {
         if let Some(more) = &mut node.more {
             more.records = Vec::new();
         }
-        if let Some(key) = &node.key
-            && (node.is_fresh || !self.landed.contains_key(key))
-        {
-            self.landed.insert(key.clone(), id);
+        if let Some(key) = &node.key {
+            match self.landed.get_mut(key) {
+                None => drop(self.landed.insert(key.clone(), id)),
+                // What was made anew is taken rather than what it was to replace.
+                Some(known) => {
+                    let twin = if node.is_fresh { std::mem::replace(known, id) } else { id };
+                    self.twins.entry(key.clone()).or_default().push(twin);
+                }
+            }
         }
         for build in self.wanting(id) {
             self.tell_settled(build, id, how);
