@@ -65,7 +65,7 @@ struct Inner<O: Op> {
     flight: FlightId,
     vertex: VertexId,
     dag: Arc<Dag<O>>,
-    brake: Arc<Brake>,
+    brake: Brake,
     home: Arc<Home<O>>,
 }
 
@@ -75,13 +75,8 @@ pub struct Context<O: Op> {
 }
 
 impl<O: Op> Context<O> {
-    pub(crate) fn new(
-        flight: FlightId,
-        dag: Arc<Dag<O>>,
-        vertex: VertexId,
-        brake: Arc<Brake>,
-        home: Arc<Home<O>>,
-    ) -> Self {
+    pub(crate) fn new(flight: FlightId, dag: Arc<Dag<O>>, vertex: VertexId, home: Arc<Home<O>>) -> Self {
+        let brake = Brake::default();
         Self { inner: Arc::new(Inner { flight, vertex, dag, brake, home }) }
     }
 
@@ -113,6 +108,14 @@ impl<O: Op> Context<O> {
         targets: &[VertexId],
     ) -> Result<Vec<O::Output>, BuildError<O::Error>> {
         SubBuild::run(&self.inner.home, self.inner.flight, dag.into(), targets).await
+    }
+
+    pub(crate) fn brake(&self) -> &Brake {
+        &self.inner.brake
+    }
+
+    pub(crate) fn dag(&self) -> &Arc<Dag<O>> {
+        &self.inner.dag
     }
 
     pub(crate) fn op(&self) -> &O {

@@ -19,8 +19,8 @@ use std::sync::Arc;
 
 use crate::cache::{Cache, Found, Record};
 use crate::config::Config;
-use crate::context::{Brake, FlightId, Inputs};
-use crate::dag::{Dag, VertexId};
+use crate::context::{Context, FlightId, Home, Inputs};
+use crate::few::ById;
 use crate::op::{CacheMap, Op, Part};
 use crate::ready::{JobId, ReadyQueue};
 
@@ -40,9 +40,7 @@ use node::{Build, BuildId, Content, ContentId, Drain, Flight, NodeId, Nodes, Wan
 /// A phase to start, with what it needs.
 pub(crate) struct Start<O: Op> {
     pub(crate) flight: FlightId,
-    pub(crate) dag: Arc<Dag<O>>,
-    pub(crate) vertex: VertexId,
-    pub(crate) brake: Arc<Brake>,
+    pub(crate) context: Context<O>,
     pub(crate) work: Work<O>,
 }
 
@@ -97,10 +95,12 @@ enum Waiter {
 
 pub(crate) struct Core<O: Op> {
     config: Config<O>,
+    /// For the contexts of ops.
+    home: Arc<Home<O>>,
     nodes: Nodes<O>,
-    builds: HashMap<BuildId, Build<O>>,
+    builds: ById<BuildId, Build<O>>,
     n_builds: u32,
-    flights: HashMap<FlightId, Flight<O>>,
+    flights: ById<FlightId, Flight<O>>,
     n_flights: u64,
     by_identity: HashMap<Identity<O::Key>, NodeId>,
     /// By key: a node that has the result.
@@ -111,11 +111,11 @@ pub(crate) struct Core<O: Op> {
     airborne: HashMap<(O::Key, bool), FlightId>,
     ready: ReadyQueue<Item>,
     /// The maps of nodes that are `Keying`, with the nodes that they name.
-    maps: HashMap<NodeId, (CacheMap<O::Key>, Box<[NodeId]>)>,
+    maps: ById<NodeId, (CacheMap<O::Key>, Box<[NodeId]>)>,
     /// By a node without a final key: who waits for that.
-    waiters: HashMap<NodeId, Vec<Waiter>>,
-    contents: HashMap<ContentId, Content<O::Key>>,
-    contents_of: HashMap<NodeId, Vec<ContentId>>,
+    waiters: ById<NodeId, Vec<Waiter>>,
+    contents: ById<ContentId, Content<O::Key>>,
+    contents_of: ById<NodeId, Vec<ContentId>>,
     n_contents: u32,
     agenda: VecDeque<Step>,
     notes: VecDeque<Note<O>>,
@@ -123,23 +123,24 @@ pub(crate) struct Core<O: Op> {
 }
 
 impl<O: Op> Core<O> {
-    pub(crate) fn new(config: Config<O>) -> Self {
+    pub(crate) fn new(config: Config<O>, home: Arc<Home<O>>) -> Self {
         Self {
             ready: ReadyQueue::new(&config.limits),
             config,
+            home,
             nodes: Nodes::new(),
-            builds: HashMap::new(),
+            builds: ById::default(),
             n_builds: 0,
-            flights: HashMap::new(),
+            flights: ById::default(),
             n_flights: 0,
             by_identity: HashMap::new(),
             landed: HashMap::new(),
             twins: HashMap::new(),
             airborne: HashMap::new(),
-            maps: HashMap::new(),
-            waiters: HashMap::new(),
-            contents: HashMap::new(),
-            contents_of: HashMap::new(),
+            maps: ById::default(),
+            waiters: ById::default(),
+            contents: ById::default(),
+            contents_of: ById::default(),
             n_contents: 0,
             agenda: VecDeque::new(),
             notes: VecDeque::new(),

@@ -7,22 +7,22 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll, Waker};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, coop};
 
-use crate::cache::{CacheManager, Save};
+use crate::cache::{Cache, CacheManager, Save};
 use crate::config::Config;
-use crate::context::{Brake, Context, FlightId, Home};
+use crate::context::{Context, FlightId, Home, Inputs};
 use crate::core::event::{Note, What};
 use crate::core::node::{BuildId, Drain, Owner};
 use crate::core::{Core, Done, Start, Work};
 use crate::dag::VertexId;
 use crate::error::BuildError;
-use crate::op::Op;
+use crate::op::{Op, Part};
 use crate::subbuild::{Answer, SubBuild};
 
 /// Reports of progress that may be unread at a time; see [`Context::report`].
@@ -51,7 +51,6 @@ pub(crate) trait Sink<O: Op> {
 
 pub(crate) struct Driver<O: Op> {
     pub(crate) core: Core<O>,
-    home: Arc<Home<O>>,
     progress: mpsc::Receiver<(FlightId, O::Progress)>,
     sub_builds: mpsc::UnboundedReceiver<SubBuild<O>>,
     tasks: JoinSet<Landed<O>>,
@@ -82,8 +81,7 @@ impl<O: Op> Driver<O> {
         let (sender, progress) = mpsc::channel(PROGRESS_MAX);
         let (asker, sub_builds) = mpsc::unbounded_channel();
         Self {
-            core: Core::new(config),
-            home: Arc::new(Home { progress: sender, sub_builds: asker }),
+            core: Core::new(config, Arc::new(Home { progress: sender, sub_builds: asker })),
             progress,
             sub_builds,
             tasks: JoinSet::new(),
@@ -101,17 +99,10 @@ impl<O: Op> Driver<O> {
             let start = self.core.start_next();
             self.answer_resumed();
             self.tell(sink);
-            let Some(Start { flight, dag, vertex, brake, work }) = start else { return };
-            let context = Context::new(flight, dag, vertex, Arc::clone(&brake), Arc::clone(&self.home));
-            let mut task = Box::pin(async move {
-                let (done, panic) = match caught(perform(context, brake, work)).await {
-                    Ok(done) => (done, None),
-                    Err(panic) => (Done::Panicked(message(&*panic)), Some(panic)),
-                };
-                Landed { flight, done, panic }
-            });
+            let Some(Start { flight, context, work }) = start else { return };
+            let mut task = Task { flight, work: perform(context, work) };
             // The waker may be deaf: a task that waits is polled again as soon as it is spawned.
-            match task.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
+            match Pin::new(&mut task).poll(&mut task::Context::from_waker(Waker::noop())) {
                 Poll::Ready(landed) => self.take_in(Arrival::Landed(landed), sink),
                 Poll::Pending => drop(self.tasks.spawn(task)),
             }
@@ -234,11 +225,16 @@ impl<O: Op> Core<O> {
     }
 }
 
-async fn perform<O: Op>(context: Context<O>, brake: Arc<Brake>, work: Work<O>) -> Done<O> {
-    let op = context.op();
+type Performing<O> = Pin<Box<dyn Future<Output = Done<O>> + Send>>;
+
+/// Makes a phase into a future of its own size; there are many.
+fn perform<O: Op>(context: Context<O>, work: Work<O>) -> Performing<O> {
     match work {
-        Work::CacheMap { index } => Done::CacheMap(op.cache_map(index, &context).await),
-        Work::Query { cache, key, earlier } => {
+        Work::CacheMap { index } => {
+            Box::pin(async move { Done::CacheMap(context.op().cache_map(index, &context).await) })
+        }
+        Work::Execute { cache, key, links, inputs } => Box::pin(execute(context, cache, key, links, inputs)),
+        Work::Query { cache, key, earlier } => Box::pin(async move {
             let query = async {
                 let found = cache.query(&key).await?;
                 if let Some(found) = &found {
@@ -249,62 +245,86 @@ async fn perform<O: Op>(context: Context<O>, brake: Arc<Brake>, work: Work<O>) -
                 }
                 Ok(found)
             };
-            Done::Query(unless_stopped(&brake, query).await.unwrap_or(Ok(None)))
-        }
-        Work::Load { cache, record } => {
-            Done::Load(unless_stopped(&brake, cache.load(&record)).await.unwrap_or(Ok(None)))
-        }
-        Work::Execute { cache, key, links, inputs } => match op.execute(&key, inputs, &context).await {
-            Err(error) => Done::Execute(Err(error)),
-            Ok(output) => {
-                let kept = match cache {
-                    Some(cache) => cache.save(Save { key: &key, links: &links, output: &output }).await,
-                    None => Ok(()),
-                };
-                Done::Execute(Ok((output, kept.err())))
-            }
-        },
-        Work::Digest { cache, key, part } => {
+            Done::Query(unless_stopped(&context, query).await.unwrap_or(Ok(None)))
+        }),
+        Work::Load { cache, record } => Box::pin(async move {
+            Done::Load(unless_stopped(&context, cache.load(&record)).await.unwrap_or(Ok(None)))
+        }),
+        Work::Digest { cache, key, part } => Box::pin(async move {
             let digest = cache.digest(&key, part.output, part.selector.as_deref());
-            Done::Digest(unless_stopped(&brake, digest).await.unwrap_or(Ok(None)))
-        }
-        Work::Content { cache, key, part, result } => {
-            let (output, selector) = (op.output(&result, part.output), part.selector.as_deref());
-            match op.content(&key, &output, selector, &context).await {
-                Err(error) => Done::Content(Err(error)),
-                Ok(digest) => {
-                    let kept = match cache {
-                        Some(cache) => cache.remember(&key, part.output, selector, &digest).await,
-                        None => Ok(()),
-                    };
-                    Done::Content(Ok((digest, kept.err())))
-                }
-            }
-        }
+            Done::Digest(unless_stopped(&context, digest).await.unwrap_or(Ok(None)))
+        }),
+        Work::Content { cache, key, part, result } => Box::pin(digest(context, cache, key, part, result)),
     }
+}
+
+async fn execute<O: Op>(
+    context: Context<O>,
+    cache: Option<Cache<O>>,
+    key: O::Key,
+    links: Vec<O::Key>,
+    inputs: Inputs<O>,
+) -> Done<O> {
+    let output = match context.op().execute(&key, inputs, &context).await {
+        Ok(output) => output,
+        Err(error) => return Done::Execute(Err(error)),
+    };
+    let kept = match cache {
+        Some(cache) => cache.save(Save { key: &key, links: &links, output: &output }).await,
+        None => Ok(()),
+    };
+    Done::Execute(Ok((output, kept.err())))
+}
+
+async fn digest<O: Op>(
+    context: Context<O>,
+    cache: Option<Cache<O>>,
+    key: O::Key,
+    part: Part,
+    result: O::Output,
+) -> Done<O> {
+    let op = context.op();
+    let (output, selector) = (op.output(&result, part.output), part.selector.as_deref());
+    let digest = match op.content(&key, &output, selector, &context).await {
+        Ok(digest) => digest,
+        Err(error) => return Done::Content(Err(error)),
+    };
+    let kept = match cache {
+        Some(cache) => cache.remember(&key, part.output, selector, &digest).await,
+        None => Ok(()),
+    };
+    Done::Content(Ok((digest, kept.err())))
 }
 
 /// Waits for a cache, but not when nobody wants the answer any more.
-async fn unless_stopped<T>(brake: &Brake, answer: impl Future<Output = T>) -> Option<T> {
+async fn unless_stopped<O: Op, T>(context: &Context<O>, answer: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         biased;
         answer = answer => Some(answer),
-        () = async { brake.stop().requested().await } => None,
+        () = async { context.stop().requested().await } => None,
     }
 }
 
-/// Turns a panic of `future` into a value, wherever between two awaits it happens.
-async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Panic> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| {
+/// A phase that runs. Its panic is an end like any other, wherever between two awaits it happens.
+struct Task<O: Op> {
+    flight: FlightId,
+    work: Performing<O>,
+}
+
+impl<O: Op> Future for Task<O> {
+    type Output = Landed<O>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Landed<O>> {
+        let flight = self.flight;
         // After a panic the future is not polled again, and what it borrowed goes with it.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
+        match catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
-            Err(panic) => Poll::Ready(Err(panic)),
+            Ok(Poll::Ready(done)) => Poll::Ready(Landed { flight, done, panic: None }),
+            Err(panic) => {
+                Poll::Ready(Landed { flight, done: Done::Panicked(message(&*panic)), panic: Some(panic) })
+            }
         }
-    })
-    .await
+    }
 }
 
 fn message(panic: &(dyn Any + Send)) -> String {

@@ -23,6 +23,7 @@ mod drive;
 mod error;
 mod event;
 mod export;
+mod few;
 mod limits;
 mod op;
 mod ready;

@@ -77,7 +77,7 @@ impl<O: Op> Solver<O> {
         let inner = Arc::new(JobInner { id, name: name.clone(), options, stop: Stop::new(), values, shared });
         registry.jobs.insert(name, Arc::downgrade(&inner));
         drop(registry);
-        inner.shared.send(Msg::Open(id));
+        inner.shared.send(Msg::Open(id, options.keeps_history));
         Ok(Job { inner })
     }
 
@@ -118,11 +118,14 @@ impl<O: Op> Shared<O> {
 pub struct JobOptions {
     /// What a failure means for the rest of a build. What fails for one job goes on for others that keep going.
     pub on_failure: OnFailure,
+    /// Keeps all that happened for who asks for the [`status`](Job::status) later; it takes some 300 bytes per vertex.
+    /// Without it a reader hears what happens from then on.
+    pub keeps_history: bool,
 }
 
 impl Default for JobOptions {
     fn default() -> Self {
-        Self { on_failure: OnFailure::Stop }
+        Self { on_failure: OnFailure::Stop, keeps_history: true }
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::context::FlightId;
 use crate::core::Core;
 use crate::core::event::{Note, What};
-use crate::core::node::BuildId;
+use crate::core::node::{BuildId, Owner};
 use crate::dag::VertexId;
 use crate::drive::Sink;
 use crate::error::Failure;
@@ -109,6 +109,8 @@ pub(crate) struct Histories<O: Op> {
 }
 
 struct History<O: Op> {
+    /// Whether who comes late is told what was before.
+    is_kept: bool,
     events: Vec<Arc<JobEvent<O>>>,
     readers: Vec<mpsc::UnboundedSender<Arc<JobEvent<O>>>>,
 }
@@ -118,8 +120,8 @@ impl<O: Op> Histories<O> {
         Self { jobs: HashMap::new(), logs: HashMap::new(), open: HashMap::new(), finished: Vec::new() }
     }
 
-    pub(crate) fn add(&mut self, job: JobId) {
-        self.jobs.insert(job, History { events: Vec::new(), readers: Vec::new() });
+    pub(crate) fn add(&mut self, job: JobId, is_kept: bool) {
+        self.jobs.insert(job, History { is_kept, events: Vec::new(), readers: Vec::new() });
     }
 
     /// Ends the streams of a job's readers.
@@ -141,7 +143,18 @@ impl<O: Op> Histories<O> {
         for job in core.jobs(build) {
             let Some(history) = self.jobs.get_mut(&job) else { continue };
             history.readers.retain(|reader| reader.send(Arc::clone(&event)).is_ok());
-            history.events.push(Arc::clone(&event));
+            if history.is_kept {
+                history.events.push(Arc::clone(&event));
+            }
+        }
+    }
+
+    /// Says whether anybody hears, now or later, what is told of a build.
+    fn is_heard(&self, core: &Core<O>, build: BuildId) -> bool {
+        let is_heard = |job| self.jobs.get(&job).is_some_and(|job| job.is_kept || !job.readers.is_empty());
+        match core.build(build).map(|build| build.owner) {
+            Some(Owner::Job(job)) => is_heard(job),
+            _ => core.jobs(build).into_iter().any(is_heard),
         }
     }
 
@@ -165,6 +178,9 @@ impl<O: Op> Sink<O> for Histories<O> {
                 self.push(core, build, vertex, Told::Ended(if is_found { End::Cached } else { End::Cancelled }));
             }
             return self.finished.push(build);
+        }
+        if !self.is_heard(core, build) {
+            return;
         }
         self.introduce(core, build, vertex);
         match note.what {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use super::event::What;
 use super::node::{BuildId, Drain, Ending, Flight, NodeId, Owner, Role, Stage, State};
 use super::{Core, Done, Item, Start, Step, Work};
-use crate::context::{Brake, FlightId, Input, Inputs};
+use crate::context::{Context, FlightId, Input, Inputs};
+use crate::few::Few;
 use crate::dag::{Dag, VertexId};
 use crate::error::Failure;
 use crate::event::Outcome;
@@ -71,7 +72,8 @@ impl<O: Op> Core<O> {
         let start = self.take_off(Role::Node(stage), phase, place, key, demand, work);
         self.flights.get_mut(&start.flight).expect("it has just begun").attached.push(id);
         self.set(id, State::Started(start.flight));
-        for build in self.wanting(id) {
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
             self.tell(build, id, What::Started(phase, start.flight));
         }
         Some(start)
@@ -107,13 +109,14 @@ impl<O: Op> Core<O> {
         }
         let edges = node.dag.edges(node.vertex).map(|edge| (edge.input, edge.output)).map(Some);
         let edges = edges.chain(std::iter::repeat(None));
-        let inputs = node.inputs.iter().zip(edges).filter_map(|(input, edge)| {
+        let mut direct = Vec::with_capacity(node.inputs.len());
+        direct.extend(node.inputs.iter().zip(edges).filter_map(|(input, edge)| {
             let (vertex, output) = edge.unwrap_or_else(|| (self.vertex_in(node.home, *input), 0));
             let input = &self.nodes[*input];
             let op = (Arc::clone(&input.dag), input.vertex);
             Some(Input { vertex, output, op, made: Arc::clone(input.made.as_ref()?) })
-        });
-        Inputs { direct: inputs.collect() }
+        }));
+        Inputs { direct: direct.into() }
     }
 
     fn complete_results(&self, nodes: &[NodeId]) {
@@ -123,7 +126,9 @@ impl<O: Op> Core<O> {
             let Some(made) = &node.made else { continue };
             made.complete(|| {
                 stack.extend(&node.inputs);
-                node.inputs.iter().filter_map(|input| self.nodes[*input].made.clone()).collect()
+                let mut below = Vec::with_capacity(node.inputs.len());
+                below.extend(node.inputs.iter().filter_map(|input| self.nodes[*input].made.clone()));
+                below.into()
             });
         }
     }
@@ -142,15 +147,15 @@ impl<O: Op> Core<O> {
         if let Some(key) = &key {
             self.airborne.insert(key.clone(), id);
         }
-        let brake = Arc::new(Brake::default());
-        let start =
-            Start { flight: id, dag: Arc::clone(&place.0), vertex: place.1, brake: Arc::clone(&brake), work };
+        let (dag, vertex, home) = place;
+        let context = Context::new(id, dag, vertex, Arc::clone(&self.home));
+        let start = Start { flight: id, context: context.clone(), work };
         let flight = Flight {
             role,
             phase,
-            brake,
-            attached: Vec::new(),
-            place,
+            attached: Few::new(),
+            context,
+            home,
             key,
             is_doomed: false,
             parked: Vec::new(),
@@ -172,7 +177,8 @@ impl<O: Op> Core<O> {
         flight.attached.push(id);
         let phase = flight.phase;
         self.set(id, State::Started(flight_id));
-        for build in self.wanting(id) {
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
             self.tell(build, id, What::Started(phase, flight_id));
         }
     }
@@ -194,7 +200,7 @@ impl<O: Op> Core<O> {
             Role::Node(_) if flight.is_doomed => self.end_doomed(&flight, done),
             Role::Node(stage) => self.end(stage, &flight, done),
         }
-        for node in &flight.attached {
+        for node in flight.attached.iter() {
             self.let_go(*node);
             self.agenda.push_back(Step::Pursue(*node));
         }
@@ -216,11 +222,11 @@ impl<O: Op> Core<O> {
             Done::Load(Ok(Some(output))) => Some((Ending::Loaded, output)),
             _ => None,
         };
-        for &node in &flight.attached {
+        for &node in flight.attached.iter() {
             self.set(node, State::Idle);
         }
         if let Some((how, output)) = output {
-            for &node in &flight.attached {
+            for &node in flight.attached.iter() {
                 if self.live_wants(node).is_empty() {
                     self.settle(node, how, output.clone());
                 } else {
@@ -240,12 +246,12 @@ impl<O: Op> Core<O> {
     }
 
     fn end(&mut self, stage: Stage, flight: &Flight<O>, done: Done<O>) {
-        for &node in &flight.attached {
+        for &node in flight.attached.iter() {
             self.set(node, State::Idle);
         }
         let Some(&first) = flight.attached.first() else { return };
         match done {
-            Done::CacheMap(Ok(Some(map))) if !self.live_wants(first).is_empty() => self.mapped(first, map, &flight.place),
+            Done::CacheMap(Ok(Some(map))) if !self.live_wants(first).is_empty() => self.mapped(first, map, flight),
             Done::CacheMap(Ok(None)) => self.exhausted(first),
             Done::CacheMap(Ok(Some(_))) => {}
             Done::Query(Ok(found)) => self.queried(first, found),
@@ -255,7 +261,7 @@ impl<O: Op> Core<O> {
             }
             Done::Load(Ok(Some(output))) => {
                 let record = self.nodes[first].more().records.last().cloned();
-                for &node in &flight.attached {
+                for &node in flight.attached.iter() {
                     self.nodes[node].more().loaded_from.clone_from(&record);
                     self.settle(node, Ending::Loaded, output.clone());
                 }
@@ -286,7 +292,7 @@ impl<O: Op> Core<O> {
         let Some(bad) = flight.attached.first().and_then(|node| self.nodes[*node].more().records.last().cloned()) else {
             return;
         };
-        for &node in &flight.attached {
+        for &node in flight.attached.iter() {
             let more = self.nodes[node].more();
             more.records.retain(|record| *record != bad);
             more.bad.push(bad.clone());
@@ -296,14 +302,15 @@ impl<O: Op> Core<O> {
     /// One failure for all who wait for the flight.
     fn fail_all(&mut self, flight: &Flight<O>, failure: Failure<O::Error>) {
         let failure = Arc::new(failure);
-        for &node in &flight.attached {
+        for &node in flight.attached.iter() {
             self.fail_with(node, Arc::clone(&failure));
         }
     }
 
     pub(super) fn tell_cache_failed(&mut self, id: NodeId, error: O::Error) {
         let error = Arc::new(error);
-        for build in self.wanting(id) {
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
             if !self.builds[&build].lets_go() {
                 self.tell(build, id, What::CacheFailed(Arc::clone(&error)));
             }
@@ -314,7 +321,7 @@ impl<O: Op> Core<O> {
     pub(super) fn doom_if_unleased(&mut self, id: FlightId) {
         let Some(flight) = self.flights.get(&id) else { return };
         let nodes: Vec<NodeId> = match flight.role {
-            Role::Node(_) => flight.attached.clone(),
+            Role::Node(_) => flight.attached.iter().copied().collect(),
             Role::Content(content) => {
                 self.contents.get(&content).into_iter().flat_map(|content| &content.waiters).map(|w| w.0).collect()
             }
@@ -328,7 +335,7 @@ impl<O: Op> Core<O> {
         }
         let flight = self.flights.get_mut(&id).expect("it was found above");
         flight.is_doomed = true;
-        flight.brake.request();
+        flight.context.brake().request();
         for build in flight.sub_builds.clone() {
             self.drain(build, Drain::Stopped);
         }
@@ -369,8 +376,8 @@ impl<O: Op> Core<O> {
         if flight.n_sub_builds > 0 {
             return true;
         }
-        let (dag, vertex, home) = flight.place.clone();
-        let demand = self.ready.demand(&dag.op(vertex).resources(flight.phase));
+        let home = flight.home;
+        let demand = self.ready.demand(&flight.context.op().resources(flight.phase));
         let flight = &self.flights[&id];
         let job = flight.attached.first().and_then(|node| self.wanting(*node).first().map(|build| self.job(*build)));
         let job = job.unwrap_or_else(|| self.job(home));

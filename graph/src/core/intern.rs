@@ -8,6 +8,7 @@ use super::node::{Build, BuildId, Drain, Hold, Node, NodeId, Owner, State, Wants
 use super::{Core, Step, event::What};
 use crate::cache::{Cache, Combined, MemoryCache};
 use crate::dag::{Dag, VertexId};
+use crate::few::Few;
 use crate::op::Op;
 
 /// What makes two vertices the same.
@@ -90,9 +91,11 @@ impl<O: Op> Core<O> {
             }
         }
         for &vertex in dag.dependants_first().iter().rev().filter(|vertex| is_new[vertex.index()]) {
-            let inputs: Box<[_]> = {
+            let inputs = {
                 let nodes = &self.builds[&build].nodes;
-                dag.edges(vertex).map(|edge| nodes[edge.input.index()].expect("inputs come first")).collect()
+                let mut inputs = Vec::with_capacity(dag.edges(vertex).count());
+                inputs.extend(dag.edges(vertex).map(|edge| nodes[edge.input.index()].expect("inputs come first")));
+                inputs.into_boxed_slice()
             };
             let priority = priorities[vertex.index()];
             let node = self.intern(build, &dag, vertex, inputs, priority);
@@ -134,7 +137,7 @@ impl<O: Op> Core<O> {
             n_incomplete -= u32::from(input.is_complete());
             lost_to = lost_to.or(input.lost_to);
         }
-        let mut holds = Vec::with_capacity(1);
+        let mut holds = Few::new();
         holds.push(Hold { build, vertex: Some(vertex), wants: Wants::NOTHING, is_target: false, is_told: false });
         let cache = self.cache_of(dag, vertex);
         let n_dependants = dag.dependants(vertex).count();
@@ -322,7 +325,8 @@ impl<O: Op> Core<O> {
 
     /// Says to `build` that a node was found in a cache, whether or not its result will be needed.
     pub(super) fn tell_found(&mut self, node: NodeId) {
-        for build in self.wanting(node) {
+        for place in 0..self.nodes[node].holds.len() {
+            let Some(build) = self.wanting_at(node, place) else { continue };
             self.tell(build, node, What::Found);
         }
     }

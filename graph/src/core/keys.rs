@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use super::node::{BuildId, Content, ContentId, ContentState, Ending, NodeId, Role, Stage, State};
+use super::node::{Content, ContentId, ContentState, Ending, Flight, NodeId, Role, Stage, State};
 use super::{Core, Done, Start, Step, Waiter, Work};
 use crate::cache::Found;
-use crate::dag::{Dag, VertexId};
+use crate::dag::VertexId;
 use crate::error::{CycleError, Failure};
 use crate::op::{CacheMap, Op, Part, Phase};
 use crate::ready::{Demand, Entry};
 
 impl<O: Op> Core<O> {
-    /// A cache map is there. It was asked of the op at `place`, which may be another graph's by now.
-    pub(super) fn mapped(&mut self, id: NodeId, map: CacheMap<O::Key>, place: &(Arc<Dag<O>>, VertexId, BuildId)) {
-        let inputs = match self.resolve(id, &map, place) {
+    /// A cache map is there. The op it was asked of may stand in another graph than the node by now.
+    pub(super) fn mapped(&mut self, id: NodeId, map: CacheMap<O::Key>, flight: &Flight<O>) {
+        let inputs = match self.resolve(id, &map, flight) {
             Ok(Some(inputs)) => inputs,
             // Asked again of an op whose graph is still there.
             Ok(None) => return,
@@ -49,7 +49,8 @@ impl<O: Op> Core<O> {
         }
         self.set(id, State::Keying { n_unmet });
         self.maps.insert(id, (map, inputs));
-        for build in self.wanting(id) {
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
             self.demand_for(build, id);
         }
     }
@@ -68,12 +69,14 @@ impl<O: Op> Core<O> {
         &mut self,
         id: NodeId,
         map: &CacheMap<O::Key>,
-        (dag, vertex, build): &(Arc<Dag<O>>, VertexId, BuildId),
+        flight: &Flight<O>,
     ) -> Result<Option<Box<[NodeId]>>, Failure<O::Error>> {
+        let (dag, vertex, build) = (flight.context.dag(), flight.context.vertex(), &flight.home);
         if let Some(need) = map.needs().iter().find(|need| !dag.contains(need.input)) {
             return Err(Failure::UnknownInput(need.input));
         }
-        let mut edges: Vec<_> = dag.edges(*vertex).map(|edge| edge.input).zip(self.nodes[id].inputs.iter().copied()).collect();
+        let mut edges = Vec::with_capacity(self.nodes[id].inputs.len());
+        edges.extend(dag.edges(vertex).map(|edge| edge.input).zip(self.nodes[id].inputs.iter().copied()));
         edges.sort_unstable();
         let mut inputs = Vec::with_capacity(map.needs().len());
         for need in map.needs() {
@@ -142,9 +145,10 @@ impl<O: Op> Core<O> {
                 _ => None,
             },
         });
-        let parts: Vec<_> = parts.collect();
+        let mut digests = Vec::with_capacity(inputs.len());
+        digests.extend(parts);
         let is_content = map.needs_content();
-        let key = map.key(&parts);
+        let key = map.key(&digests);
         let has_cache = self.cache(id).is_some();
         let node = &mut self.nodes[id];
         let may_ask = has_cache && !node.ignores_cache && !has_fresh;
@@ -300,7 +304,8 @@ impl<O: Op> Core<O> {
         content.state = ContentState::AwaitsResult;
         for (waiter, ticket) in content.waiters.clone() {
             if self.is_keying(waiter, ticket) {
-                for build in self.wanting(waiter) {
+                for place in 0..self.nodes[waiter].holds.len() {
+            let Some(build) = self.wanting_at(waiter, place) else { continue };
                     self.demand_for(build, waiter);
                 }
             }

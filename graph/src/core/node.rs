@@ -4,9 +4,10 @@ use std::ops::{BitOr, BitOrAssign, Index, IndexMut, Sub};
 use std::sync::Arc;
 
 use crate::cache::{Cache, Record};
-use crate::context::{Brake, FlightId, Made};
+use crate::context::{Context, FlightId, Made};
 use crate::dag::{Dag, VertexId};
 use crate::error::Failure;
+use crate::few::Few;
 use crate::op::{Op, Part, Phase};
 use crate::ready::{Demand, JobId};
 
@@ -121,7 +122,7 @@ pub(crate) struct Node<O: Op> {
     pub(crate) state: State,
     /// Counts changes of state; what was filed under another number is out of date.
     pub(crate) ticket: u32,
-    pub(crate) holds: Vec<Hold>,
+    pub(crate) holds: Few<Hold>,
     /// In the order of the graph's edges, then the late ones.
     pub(crate) inputs: Box<[NodeId]>,
     /// Once for each edge.
@@ -257,11 +258,11 @@ pub(crate) enum Owner {
 pub(crate) struct Flight<O: Op> {
     pub(crate) role: Role,
     pub(crate) phase: Phase,
-    pub(crate) brake: Arc<Brake>,
     /// Whom it works for; for a content, nobody.
-    pub(crate) attached: Vec<NodeId>,
-    /// Where the op stands that it runs.
-    pub(crate) place: (Arc<Dag<O>>, VertexId, BuildId),
+    pub(crate) attached: Few<NodeId>,
+    /// What its op knows; it stands in the graph of the build `home`.
+    pub(crate) context: Context<O>,
+    pub(crate) home: BuildId,
     /// What it brings, for others who want the same; and whether it must be made anew.
     pub(crate) key: Option<(O::Key, bool)>,
     /// Nobody wanted it any more, and it was asked to end.

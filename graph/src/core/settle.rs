@@ -30,7 +30,8 @@ impl<O: Op> Core<O> {
                 }
             }
         }
-        for build in self.wanting(id) {
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
             self.tell_settled(build, id, how);
         }
         self.result_for_contents(id);
@@ -90,7 +91,8 @@ impl<O: Op> Core<O> {
         self.unlist(id);
         self.maps.remove(&id);
         self.set(id, State::Settled(Ending::HasNone));
-        for build in self.wanting(id) {
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
             self.tell_settled(build, id, Ending::HasNone);
         }
     }
@@ -179,7 +181,7 @@ impl<O: Op> Core<O> {
                 if let State::Started(flight) = self.nodes[*node].state
                     && let Some(flight) = self.flights.get(&flight).filter(|flight| flight.is_doomed)
                 {
-                    flight.brake.force();
+                    flight.context.brake().force();
                 }
             }
         }
@@ -188,7 +190,8 @@ impl<O: Op> Core<O> {
 
     /// The flight that worked for a node has ended: builds that drain have waited for just that.
     pub(super) fn let_go(&mut self, id: NodeId) {
-        for build in self.wanting(id) {
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
             let Some(of) = self.builds.get_mut(&build).filter(|build| build.drain.is_some()) else { continue };
             if of.n_running > 0 {
                 of.n_running -= 1;
@@ -205,7 +208,8 @@ impl<O: Op> Core<O> {
 
     /// Says how a flight ended that nobody wanted any more, to those who had wanted it.
     pub(super) fn tell_leavers(&mut self, id: NodeId, outcome: impl Fn() -> Outcome<O>) {
-        for build in self.wanting(id) {
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
             let hold = self.nodes[id].hold(build).expect("it wants the node");
             let is_to_be_told = hold.wants.contains(Wants::RESULT) && !hold.is_told;
             if is_to_be_told && self.builds.get(&build).is_some_and(|build| build.drain.is_some()) {

@@ -88,6 +88,11 @@ impl<O: Op> Core<O> {
         holds.filter(|hold| !hold.wants.is_empty()).map(|hold| hold.build).collect()
     }
 
+    /// As [`wanting`](Self::wanting), one by one.
+    pub(super) fn wanting_at(&self, node: NodeId, place: usize) -> Option<BuildId> {
+        self.nodes[node].holds.get(place).filter(|hold| !hold.wants.is_empty()).map(|hold| hold.build)
+    }
+
     /// Looks what an idle node does next.
     pub(super) fn pursue(&mut self, id: NodeId) {
         let Some(node) = self.nodes.get(id) else { return };
@@ -131,7 +136,8 @@ impl<O: Op> Core<O> {
         if self.is_ready(id) {
             return self.enqueue(id, Stage::Execute);
         }
-        for build in self.wanting(id) {
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
             self.demand_for(build, id);
         }
     }
@@ -207,6 +213,9 @@ impl<O: Op> Core<O> {
 
     /// Returns the job in whose name a build is, the first one if there are several.
     pub(crate) fn job(&self, build: BuildId) -> JobId {
+        if let Some(Owner::Job(job)) = self.builds.get(&build).map(|build| build.owner) {
+            return job;
+        }
         self.jobs(build).first().copied().unwrap_or(JobId(u32::MAX))
     }
 
@@ -218,8 +227,8 @@ impl<O: Op> Core<O> {
             match self.builds.get(&build).map(|build| build.owner) {
                 Some(Owner::Job(job)) if !jobs.contains(&job) => jobs.push(job),
                 Some(Owner::Flight(flight)) => {
-                    let nodes = self.flights.get(&flight).map_or(&[][..], |flight| &flight.attached);
-                    stack.extend(nodes.iter().flat_map(|node| self.wanting(*node)));
+                    let nodes = self.flights.get(&flight).into_iter().flat_map(|flight| flight.attached.iter());
+                    stack.extend(nodes.flat_map(|node| self.wanting(*node)));
                 }
                 _ => {}
             }

@@ -15,7 +15,8 @@ pub(super) struct Ticket(pub(super) u64);
 type Reply<O> = oneshot::Sender<Result<(BuildId, Vec<<O as Op>::Output>), BuildError<<O as Op>::Error>>>;
 
 pub(super) enum Msg<O: Op> {
-    Open(JobId),
+    /// A job begins, and keeps its history or not.
+    Open(JobId, bool),
     Build {
         ticket: Ticket,
         job: JobId,
@@ -64,9 +65,9 @@ impl<O: Op> Office<O> {
 
     pub(super) fn take(&mut self, driver: &mut Driver<O>, message: Msg<O>) {
         match message {
-            Msg::Open(job) => {
+            Msg::Open(job, keeps_history) => {
                 self.jobs.insert(job, Vec::new());
-                self.histories.add(job);
+                self.histories.add(job, keeps_history);
                 driver.core.add_job(job);
             }
             Msg::Build { ticket, job, dag, targets, is_fail_fast, reply } => {
