@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 
 use petgraph::Direction;
 use petgraph::algo::toposort;
@@ -17,6 +18,9 @@ use crate::error::CycleError;
 pub struct VertexId(u32);
 
 impl VertexId {
+    /// No vertex.
+    pub(crate) const NONE: Self = Self(u32::MAX);
+
     /// Returns the vertex's place in the order in which vertices were added.
     pub fn index(self) -> usize {
         self.0 as usize
@@ -42,22 +46,46 @@ impl fmt::Debug for VertexId {
 /// How one vertex needs another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EdgeKind {
-    /// The input must be complete before the dependant executes.
+    /// The input must be there before the dependant executes.
     Ordering,
     /// As `Ordering`, and the input's key is expected to enter the dependant's key.
     Keyed,
+}
+
+/// One input of a vertex.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Edge {
+    /// The vertex that is needed.
+    pub input: VertexId,
+    /// Which of its outputs, counted from zero.
+    pub output: u32,
+    /// How it is needed.
+    pub kind: EdgeKind,
+}
+
+/// What the solver should do otherwise than usual at one vertex.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VertexOptions {
+    /// Executes although a cache may have the result. What depends on it by its key executes too; what depends on it
+    /// by its content may still be found.
+    pub ignores_cache: bool,
+    /// Caches to ask besides the solver's main one, by the names they have in the [`Config`](crate::Config).
+    pub sources: Vec<Arc<str>>,
+    /// Leaves the result out of every [`Export`](crate::Export); its keys stay.
+    pub is_never_exported: bool,
 }
 
 /// Collects vertices and edges, in any order.
 #[derive(Debug)]
 pub struct DagBuilder<O> {
     ops: Vec<O>,
-    edges: Vec<(VertexId, VertexId, EdgeKind)>,
+    edges: Vec<(VertexId, Edge)>,
+    options: HashMap<VertexId, VertexOptions>,
 }
 
 impl<O> Default for DagBuilder<O> {
     fn default() -> Self {
-        Self { ops: Vec::new(), edges: Vec::new() }
+        Self { ops: Vec::new(), edges: Vec::new(), options: HashMap::new() }
     }
 }
 
@@ -73,14 +101,27 @@ impl<O> DagBuilder<O> {
         VertexId::from(NodeIndex::new(self.ops.len() - 1))
     }
 
-    /// Says that `dependant` needs `input`. Said twice it counts once, as the stronger kind.
+    /// Adds a vertex with options.
+    pub fn add_with(&mut self, op: O, options: VertexOptions) -> VertexId {
+        let vertex = self.add(op);
+        self.options.insert(vertex, options);
+        vertex
+    }
+
+    /// Says that `dependant` needs the first output of `input`. Said twice it counts once, as the stronger kind.
     ///
     /// # Panics
     /// When a vertex is not of this builder.
     pub fn edge(&mut self, dependant: VertexId, input: VertexId, kind: EdgeKind) {
+        self.edge_to(dependant, Edge { input, output: 0, kind });
+    }
+
+    /// As [`edge`](Self::edge), to any output.
+    pub fn edge_to(&mut self, dependant: VertexId, edge: Edge) {
         let n = self.ops.len();
+        let input = edge.input;
         assert!(dependant.index() < n && input.index() < n, "{dependant:?} or {input:?} is of another graph");
-        self.edges.push((dependant, input, kind));
+        self.edges.push((dependant, edge));
     }
 
     /// Checks that no vertex needs itself and fixes the graph.
@@ -91,39 +132,43 @@ impl<O> DagBuilder<O> {
             graph.add_node(op);
         }
         // petgraph walks a vertex's edges from the newest to the oldest.
-        for (dependant, input, kind) in edges.into_iter().rev() {
-            graph.add_edge(dependant.node(), input.node(), kind);
+        for (dependant, edge) in edges.into_iter().rev() {
+            graph.add_edge(dependant.node(), edge.input.node(), (edge.output, edge.kind));
         }
         match toposort(&graph, None) {
-            Ok(order) => Ok(Dag { graph, order: order.into_iter().map(VertexId::from).collect() }),
+            Ok(order) => {
+                let order = order.into_iter().map(VertexId::from).collect();
+                Ok(Dag { graph, order, options: self.options })
+            }
             Err(cycle) => Err(cycle_through(&graph, cycle.node_id())),
         }
     }
 }
 
-/// Keeps the first of several edges between the same two vertices, with the strongest kind; sorted by dependant.
-fn merge_parallel(
-    n_vertices: usize,
-    mut edges: Vec<(VertexId, VertexId, EdgeKind)>,
-) -> Vec<(VertexId, VertexId, EdgeKind)> {
-    edges.sort_by_key(|(dependant, ..)| *dependant);
-    let mut merged: Vec<(VertexId, VertexId, EdgeKind)> = Vec::with_capacity(edges.len());
-    // By input: where its latest edge went.
+/// Keeps the first of several edges to the same output, with the strongest kind; sorted by dependant.
+fn merge_parallel(n_vertices: usize, mut edges: Vec<(VertexId, Edge)>) -> Vec<(VertexId, Edge)> {
+    edges.sort_by_key(|(dependant, _)| *dependant);
+    let mut merged: Vec<(VertexId, Edge)> = Vec::with_capacity(edges.len());
+    // By input: where its first edge from the present dependant went.
     let mut places = vec![usize::MAX; n_vertices];
-    for (dependant, input, kind) in edges {
-        match merged.get_mut(places[input.index()]) {
-            Some(edge) if edge.0 == dependant => edge.2 = edge.2.max(kind),
-            _ => {
-                places[input.index()] = merged.len();
-                merged.push((dependant, input, kind));
-            }
+    for (dependant, edge) in edges {
+        let first = places[edge.input.index()];
+        if merged.get(first).is_none_or(|(known, _)| *known != dependant) {
+            places[edge.input.index()] = merged.len();
+            merged.push((dependant, edge));
+            continue;
+        }
+        let same = |(_, known): &&mut (_, Edge)| known.input == edge.input && known.output == edge.output;
+        match merged[first..].iter_mut().find(same) {
+            Some((_, known)) => known.kind = known.kind.max(edge.kind),
+            None => merged.push((dependant, edge)),
         }
     }
     merged
 }
 
 /// Returns a shortest cycle through `start`, which must lie on one.
-fn cycle_through<O>(graph: &DiGraph<O, EdgeKind>, start: NodeIndex) -> CycleError {
+fn cycle_through<O>(graph: &DiGraph<O, (u32, EdgeKind)>, start: NodeIndex) -> CycleError {
     let mut reached_from = HashMap::new();
     let mut queue = VecDeque::from([start]);
     while let Some(node) = queue.pop_front() {
@@ -147,9 +192,11 @@ fn cycle_through<O>(graph: &DiGraph<O, EdgeKind>, start: NodeIndex) -> CycleErro
 /// An acyclic graph of ops. An edge leads from a dependant to its input.
 #[derive(Debug)]
 pub struct Dag<O> {
-    graph: DiGraph<O, EdgeKind>,
+    graph: DiGraph<O, (u32, EdgeKind)>,
     /// Every vertex before its inputs.
     order: Vec<VertexId>,
+    /// Of those vertices that have any.
+    options: HashMap<VertexId, VertexOptions>,
 }
 
 impl<O> Dag<O> {
@@ -160,12 +207,25 @@ impl<O> Dag<O> {
 
     /// Returns what `vertex` needs itself, in the order in which the edges were added.
     pub fn inputs(&self, vertex: VertexId) -> impl Iterator<Item = (VertexId, EdgeKind)> + '_ {
-        self.graph.edges(vertex.node()).map(|edge| (edge.target().into(), *edge.weight()))
+        self.edges(vertex).map(|edge| (edge.input, edge.kind))
+    }
+
+    /// Returns what `vertex` needs itself and which output of it, in the order in which the edges were added.
+    pub fn edges(&self, vertex: VertexId) -> impl Iterator<Item = Edge> + '_ {
+        self.graph.edges(vertex.node()).map(|edge| {
+            let (output, kind) = *edge.weight();
+            Edge { input: edge.target().into(), output, kind }
+        })
+    }
+
+    /// Returns the options of `vertex`, if it has any.
+    pub fn options(&self, vertex: VertexId) -> Option<&VertexOptions> {
+        self.options.get(&vertex)
     }
 
     /// Returns what needs `vertex` itself, by index.
     pub fn dependants(&self, vertex: VertexId) -> impl Iterator<Item = (VertexId, EdgeKind)> + '_ {
-        self.graph.edges_directed(vertex.node(), Direction::Incoming).map(|edge| (edge.source().into(), *edge.weight()))
+        self.graph.edges_directed(vertex.node(), Direction::Incoming).map(|edge| (edge.source().into(), edge.weight().1))
     }
 
     /// Returns the number of vertices.
@@ -180,8 +240,8 @@ impl<O> Dag<O> {
 
     /// Returns the same graph with other ops.
     pub fn map<P>(&self, mut op: impl FnMut(VertexId, &O) -> P) -> Dag<P> {
-        let graph = self.graph.map(|node, weight| op(VertexId::from(node), weight), |_, kind| *kind);
-        Dag { graph, order: self.order.clone() }
+        let graph = self.graph.map(|node, weight| op(VertexId::from(node), weight), |_, weight| *weight);
+        Dag { graph, order: self.order.clone(), options: self.options.clone() }
     }
 
     /// Says whether there is no vertex.

@@ -1,5 +1,7 @@
 //! What can go wrong in the solver itself, and how an op's own error is carried.
 
+use std::sync::Arc;
+
 use crate::dag::VertexId;
 
 /// Vertices that need each other in a circle.
@@ -21,6 +23,14 @@ pub enum Failure<E> {
     /// The op said so.
     #[error(transparent)]
     Op(E),
+    /// The content of an input that a cache map needs could not be digested.
+    #[error("the content of its input {input:?} has no digest")]
+    Content {
+        /// The input, as the cache map named it.
+        input: VertexId,
+        /// What the input's op said.
+        source: Arc<E>,
+    },
     /// A cache map named an input that needs the vertex itself.
     #[error("its cache map closes a cycle")]
     LateCycle(#[source] CycleError),
@@ -30,4 +40,37 @@ pub enum Failure<E> {
     /// The op has no cache map at all, so that the vertex has no key: a bug in the op.
     #[error("it has no cache map")]
     NoCacheMap,
+    /// The op panicked: a bug in the op.
+    #[error("it panicked: {0}")]
+    Panicked(String),
 }
+
+/// Why a build has not all its targets.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum BuildError<E> {
+    /// A vertex failed.
+    #[error("{} failed", chain.last().map_or("a vertex", |(_, name)| name.as_str()))]
+    Failed {
+        /// From a target that is missing to the vertex that failed, each an input of the one before, with its name.
+        chain: Vec<(VertexId, String)>,
+        /// Why. Shared with every other build that waited for the same vertex.
+        #[source]
+        failure: Arc<Failure<E>>,
+    },
+    /// The job was cancelled or discarded.
+    #[error("the build was cancelled")]
+    Cancelled,
+    /// A target is no vertex of the graph.
+    #[error("the target {0:?} is not in the graph")]
+    UnknownTarget(VertexId),
+}
+
+/// A job of this name is there already.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is a job `{0}` already")]
+pub struct DuplicateJob(pub String);
+
+/// There is no job of this name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no job `{0}`")]
+pub struct UnknownJob(pub String);

@@ -1,12 +1,12 @@
 //! What a run tells while it goes, and what it leaves: how each vertex ended.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::dag::VertexId;
 use crate::error::Failure;
-use crate::op::{Op, Phase, Shared};
+use crate::op::{Op, Phase};
 
 /// Something that happened, told in the order in which it did.
 pub enum Event<'a, O: Op> {
@@ -24,8 +24,8 @@ pub enum Event<'a, O: Op> {
         /// What it tells.
         progress: O::Progress,
     },
-    /// A cache could not be asked; the vertex goes on as if it had nothing.
-    LoadFailed {
+    /// A cache could not be asked or written; the vertex goes on as if the cache had nothing.
+    CacheFailed {
         /// The vertex.
         vertex: VertexId,
         /// Why.
@@ -57,7 +57,7 @@ pub enum Outcome<O: Op> {
     /// The result was made.
     Executed(O::Output),
     /// It could not be made.
-    Failed(Failure<O::Error>),
+    Failed(Arc<Failure<O::Error>>),
     /// It was not tried, because something else failed.
     Skipped {
         /// The vertex that really failed, not one in between.
@@ -65,6 +65,18 @@ pub enum Outcome<O: Op> {
     },
     /// It was not tried or not finished, because the run was asked to stop.
     Stopped,
+}
+
+impl<O: Op> Clone for Outcome<O> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Loaded(output) => Self::Loaded(output.clone()),
+            Self::Executed(output) => Self::Executed(output.clone()),
+            Self::Failed(failure) => Self::Failed(Arc::clone(failure)),
+            Self::Skipped { because } => Self::Skipped { because: *because },
+            Self::Stopped => Self::Stopped,
+        }
+    }
 }
 
 impl<O: Op> Outcome<O> {
@@ -105,49 +117,21 @@ impl<O: Op<Output: fmt::Debug, Error: fmt::Debug>> fmt::Debug for Outcome<O> {
     }
 }
 
-/// How every vertex ended; written by the run's loop, each place once, and read by its tasks.
-pub(crate) struct Table<O: Op> {
-    places: Box<[OnceLock<Place<O>>]>,
-}
-
-struct Place<O: Op> {
-    settled: Settled<O>,
-    /// The inputs that are no edges of the graph; none for most.
-    late_inputs: Box<[VertexId]>,
-}
-
-impl<O: Op> Table<O> {
-    pub(crate) fn new(n_vertices: usize) -> Self {
-        Self { places: std::iter::repeat_with(OnceLock::new).take(n_vertices).collect() }
-    }
-
-    pub(crate) fn settle(&self, vertex: VertexId, settled: Settled<O>, late_inputs: Box<[VertexId]>) -> &Settled<O> {
-        &self.places[vertex.index()].get_or_init(|| Place { settled, late_inputs }).settled
-    }
-
-    pub(crate) fn settled(&self, vertex: VertexId) -> Option<&Settled<O>> {
-        self.places[vertex.index()].get().map(|place| &place.settled)
-    }
-
-    pub(crate) fn late_inputs(&self, vertex: VertexId) -> &[VertexId] {
-        self.places[vertex.index()].get().map_or(&[], |place| &place.late_inputs)
-    }
-}
-
 /// How a whole run ended: every vertex is settled.
 pub struct Report<O: Op> {
-    shared: Arc<Shared<O>>,
+    settled: Box<[Option<Settled<O>>]>,
+    ids: Box<[VertexId]>,
 }
 
 impl<O: Op> Report<O> {
     /// Takes over a table in which nothing is missing.
-    pub(crate) fn new(shared: Arc<Shared<O>>) -> Self {
-        Self { shared }
+    pub(crate) fn new(settled: Vec<Option<Settled<O>>>, ids: impl Iterator<Item = VertexId>) -> Self {
+        Self { settled: settled.into(), ids: ids.collect() }
     }
 
     /// Returns how `vertex` ended.
     pub fn settled(&self, vertex: VertexId) -> &Settled<O> {
-        self.shared.table.settled(vertex).expect("a run ends when every vertex is settled")
+        self.settled[vertex.index()].as_ref().expect("a run ends when every vertex is settled")
     }
 
     /// Returns the result of `vertex`, if it has one.
@@ -157,7 +141,7 @@ impl<O: Op> Report<O> {
 
     /// Returns how every vertex ended, by index.
     pub fn iter(&self) -> impl Iterator<Item = (VertexId, &Settled<O>)> + '_ {
-        self.shared.dag.vertices().map(|vertex| (vertex, self.settled(vertex)))
+        self.ids.iter().map(|vertex| (*vertex, self.settled(*vertex)))
     }
 
     /// Returns the vertices that failed themselves, by index.

@@ -1,31 +1,38 @@
-//! What a vertex does: the trait [`Op`], and what the solver hands to it.
+//! What a vertex does: the trait [`Op`], and how it names its result.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
-
-use crate::dag::{Dag, VertexId};
-use crate::event::Table;
+use crate::context::{Context, Inputs};
+use crate::dag::VertexId;
 use crate::limits::Resources;
-use crate::stop::Stop;
 
-/// One vertex's work, in three phases: name the result, look for it in a cache, make it.
+/// One vertex's work: name the result, and make it if no cache has it.
 ///
 /// Each phase is a future. It is first polled on the solver's own loop, so that what needs no waiting costs no task;
 /// a body that blocks belongs into `spawn_blocking`. No phase is ever dropped half-way: to end early is the op's own
 /// decision, on [`Context::stop`].
 pub trait Op: Sized + Send + Sync + 'static {
-    /// Names a result: equal keys mean results of which either will do.
+    /// Names a result: equal keys mean results of which either will do. Also the digest of a content.
     type Key: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static;
-    /// A handle to a result; cheap to clone.
+    /// A handle to a result; cheap to clone, and what it stands for is released when the last clone is dropped.
     type Output: Clone + Send + Sync + 'static;
     /// Why a phase failed.
     type Error: Send + Sync + 'static;
     /// What an op tells of its work while it is at it.
-    type Progress: Send + 'static;
+    type Progress: Send + Sync + 'static;
+
+    /// Returns what people call this vertex.
+    fn name(&self) -> String {
+        String::new()
+    }
+
+    /// Returns what this op is, inputs aside: vertices of equal digests and equal inputs are one vertex, in whatever
+    /// job or graph they stand. `None`: it is one only with itself.
+    fn digest(&self) -> Option<Self::Key> {
+        None
+    }
 
     /// Returns the expected cost of [`execute`](Op::execute) in milliseconds. What the most work waits for starts first.
     fn weight(&self) -> u64 {
@@ -35,6 +42,11 @@ pub trait Op: Sized + Send + Sync + 'static {
     /// Returns what `phase` occupies while it runs.
     fn resources(&self, _phase: Phase) -> Resources {
         Resources::none()
+    }
+
+    /// Returns what must be there when [`execute`](Op::execute) starts.
+    fn reach(&self) -> Reach {
+        Reach::Closure
     }
 
     /// Returns the `index`-th way to name this vertex's result, cheapest first, or `None`: there are no more.
@@ -48,37 +60,117 @@ pub trait Op: Sized + Send + Sync + 'static {
         cx: &Context<Self>,
     ) -> impl Future<Output = Result<Option<CacheMap<Self::Key>>, Self::Error>> + Send;
 
-    /// Takes the result from a cache; `None` if none has it. An error counts as a miss and is reported as
-    /// [`Event::LoadFailed`](crate::Event::LoadFailed).
-    fn load(
-        &self,
-        key: &Self::Key,
-        cx: &Context<Self>,
-    ) -> impl Future<Output = Result<Option<Self::Output>, Self::Error>> + Send;
-
-    /// Makes the result. `key` is the last cache map's; all transitive inputs have their results.
+    /// Makes the result, all outputs of it. `key` is the vertex's own: that of the last cache map that needs no
+    /// content. The inputs that [`reach`](Op::reach) names have their results.
     fn execute(
         &self,
         key: &Self::Key,
         inputs: Inputs<Self>,
         cx: &Context<Self>,
     ) -> impl Future<Output = Result<Self::Output, Self::Error>> + Send;
+
+    /// Returns output `index` of a result of this op. A result of several outputs is made, kept and loaded as one.
+    fn output(&self, result: &Self::Output, _index: u32) -> Self::Output {
+        result.clone()
+    }
+
+    /// Returns the digest of one output of this op, or of the part of it that `selector` names. Asked only if a cache
+    /// map of a dependant names the content ([`Need::content`]) and no cache remembers its digest.
+    ///
+    /// An op whose content nobody needs can leave it out: then its key stands for its content.
+    fn content(
+        &self,
+        key: &Self::Key,
+        _output: &Self::Output,
+        _selector: Option<&str>,
+        _cx: &Context<Self>,
+    ) -> impl Future<Output = Result<Self::Key, Self::Error>> + Send {
+        let key = key.clone();
+        async move { Ok(key) }
+    }
 }
 
-/// The part of its work that an op is at.
+/// How far down the results must be there when an op executes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reach {
+    /// Those of the vertex's own inputs. What these were made from is not brought here.
+    Direct,
+    /// Those of all that it needs, directly or not.
+    Closure,
+}
+
+/// The part of its work that a vertex is at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// [`Op::cache_map`] with this index.
     CacheMap(usize),
-    /// [`Op::load`].
+    /// A cache is asked what it has.
+    Query,
+    /// A cache brings a result.
     Load,
     /// [`Op::execute`].
     Execute,
+    /// [`Op::content`].
+    Content,
 }
 
-/// One way to compute a vertex's key: from the keys of some inputs.
+/// One thing that a cache map needs of an input.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Need {
+    pub(crate) input: VertexId,
+    pub(crate) content: Option<Part>,
+}
+
+/// The part of a result whose content is digested: an output, and within it what the selector says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Part {
+    pub(crate) output: u32,
+    pub(crate) selector: Option<Arc<str>>,
+}
+
+impl Need {
+    /// The input's own key. If only an output or a part of it matters, the recipe takes its name into the new key.
+    pub fn key(input: VertexId) -> Self {
+        Self { input, content: None }
+    }
+
+    /// The digest of the input's first output. The input is loaded or made for it, unless a cache remembers the digest.
+    pub fn content(input: VertexId) -> Self {
+        Self { input, content: Some(Part { output: 0, selector: None }) }
+    }
+
+    /// The content of another output.
+    #[must_use]
+    pub fn of_output(mut self, output: u32) -> Self {
+        self.content = Some(Part { output, ..self.content.unwrap_or(Part { output, selector: None }) });
+        self
+    }
+
+    /// The content of the part that `selector` names; what it means is the input's op's to say.
+    #[must_use]
+    pub fn selecting(mut self, selector: impl Into<Arc<str>>) -> Self {
+        let output = self.content.map_or(0, |part| part.output);
+        self.content = Some(Part { output, selector: Some(selector.into()) });
+        self
+    }
+}
+
+/// One way to compute a vertex's key: from keys and contents of inputs.
+///
+/// ```
+/// use larder_graph::{CacheMap, DagBuilder, Need};
+///
+/// let mut builder = DagBuilder::new();
+/// let [header, source] = ["util.h", "main.c"].map(|op| builder.add(op));
+/// // By name first; by what the header really says, if that name is new.
+/// let maps = [
+///     CacheMap::new([header, source], |keys: &[String]| keys.join("+")),
+///     CacheMap::of([Need::content(header), Need::key(source)], |keys| keys.join("+")),
+/// ];
+/// assert!(!maps[0].needs_content() && maps[1].needs_content());
+/// ```
 pub struct CacheMap<K> {
-    inputs: Vec<VertexId>,
+    needs: Box<[Need]>,
     recipe: Recipe<K>,
 }
 
@@ -92,21 +184,31 @@ enum Recipe<K> {
 impl<K> CacheMap<K> {
     /// Computes the key from the keys of `inputs`, given in the same order. An input that is no edge of the graph
     /// becomes one, as if it had been there from the start, unless that closes a cycle.
-    pub fn new(inputs: impl Into<Vec<VertexId>>, key: impl FnOnce(&[K]) -> K + Send + 'static) -> Self {
-        Self { inputs: inputs.into(), recipe: Recipe::Computed(Box::new(key)) }
+    pub fn new(inputs: impl IntoIterator<Item = VertexId>, key: impl FnOnce(&[K]) -> K + Send + 'static) -> Self {
+        Self::of(inputs.into_iter().map(Need::key), key)
+    }
+
+    /// Computes the key from what `needs` names, given in the same order.
+    pub fn of(needs: impl IntoIterator<Item = Need>, key: impl FnOnce(&[K]) -> K + Send + 'static) -> Self {
+        Self { needs: needs.into_iter().collect(), recipe: Recipe::Computed(Box::new(key)) }
     }
 
     /// The key is known without any other.
     pub fn leaf(key: K) -> Self {
-        Self { inputs: Vec::new(), recipe: Recipe::Known(key) }
+        Self { needs: Box::default(), recipe: Recipe::Known(key) }
     }
 
-    /// Returns the vertices whose keys are needed.
-    pub fn inputs(&self) -> &[VertexId] {
-        &self.inputs
+    /// Returns what is needed.
+    pub fn needs(&self) -> &[Need] {
+        &self.needs
     }
 
-    /// Returns the key, given the keys of [`inputs`](Self::inputs) in that order.
+    /// Says whether a content is among it.
+    pub fn needs_content(&self) -> bool {
+        self.needs.iter().any(|need| need.content.is_some())
+    }
+
+    /// Returns the key, given what was [needed](Self::needs) in that order.
     pub fn key(self, keys: &[K]) -> K {
         match self.recipe {
             Recipe::Known(key) => key,
@@ -117,91 +219,6 @@ impl<K> CacheMap<K> {
 
 impl<K: fmt::Debug> fmt::Debug for CacheMap<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CacheMap").field("inputs", &self.inputs).finish_non_exhaustive()
-    }
-}
-
-/// What one run shares with its tasks.
-pub(crate) struct Shared<O: Op> {
-    pub(crate) dag: Arc<Dag<O>>,
-    pub(crate) table: Table<O>,
-    pub(crate) stop: Stop,
-    pub(crate) progress: mpsc::Sender<(VertexId, O::Progress)>,
-}
-
-/// What an op may know of the run it is part of; cheap to clone into a blocking task.
-pub struct Context<O: Op> {
-    vertex: VertexId,
-    shared: Arc<Shared<O>>,
-}
-
-impl<O: Op> Context<O> {
-    pub(crate) fn new(vertex: VertexId, shared: Arc<Shared<O>>) -> Self {
-        Self { vertex, shared }
-    }
-
-    /// Returns the vertex this op stands at.
-    pub fn vertex(&self) -> VertexId {
-        self.vertex
-    }
-
-    /// Tells of the work, for display. Never waits: when 1,024 reports are unread, this one is dropped.
-    pub fn report(&self, progress: O::Progress) {
-        let _ = self.shared.progress.try_send((self.vertex, progress));
-    }
-
-    /// Returns the request to end, if it comes.
-    pub fn stop(&self) -> &Stop {
-        &self.shared.stop
-    }
-
-    pub(crate) fn op(&self) -> &O {
-        self.shared.dag.op(self.vertex)
-    }
-
-    pub(crate) fn inputs(&self, late: Box<[VertexId]>) -> Inputs<O> {
-        Inputs { vertex: self.vertex, late, shared: Arc::clone(&self.shared) }
-    }
-}
-
-impl<O: Op> Clone for Context<O> {
-    fn clone(&self) -> Self {
-        Self::new(self.vertex, Arc::clone(&self.shared))
-    }
-}
-
-/// The results of what an executing vertex needs; a cheap handle that copies nothing until asked.
-pub struct Inputs<O: Op> {
-    vertex: VertexId,
-    late: Box<[VertexId]>,
-    shared: Arc<Shared<O>>,
-}
-
-impl<O: Op> Inputs<O> {
-    /// Returns the results of the vertex's own inputs: its edges in order, then what its cache maps named besides.
-    pub fn direct(&self) -> impl Iterator<Item = (VertexId, O::Output)> + '_ {
-        self.named_by(self.vertex, &self.late).map(|vertex| (vertex, self.output(vertex)))
-    }
-
-    /// Returns the results of all transitive inputs, each once, the nearest first.
-    pub fn closure(&self) -> Vec<(VertexId, O::Output)> {
-        let mut seen = HashSet::new();
-        let mut order: Vec<_> = self.named_by(self.vertex, &self.late).filter(|vertex| seen.insert(*vertex)).collect();
-        let mut next = 0;
-        while let Some(&vertex) = order.get(next) {
-            let late = self.shared.table.late_inputs(vertex);
-            order.extend(self.named_by(vertex, late).filter(|input| seen.insert(*input)));
-            next += 1;
-        }
-        order.into_iter().map(|vertex| (vertex, self.output(vertex))).collect()
-    }
-
-    fn named_by<'a>(&'a self, vertex: VertexId, late: &'a [VertexId]) -> impl Iterator<Item = VertexId> + 'a {
-        self.shared.dag.inputs(vertex).map(|(input, _)| input).chain(late.iter().copied())
-    }
-
-    fn output(&self, vertex: VertexId) -> O::Output {
-        let settled = self.shared.table.settled(vertex);
-        settled.and_then(|settled| settled.outcome.output()).expect("a vertex executes after its inputs").clone()
+        f.debug_struct("CacheMap").field("needs", &self.needs).finish_non_exhaustive()
     }
 }

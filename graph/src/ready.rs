@@ -1,66 +1,74 @@
 //! What may start, in order of priority, and the counters of what is free.
 //!
-//! There is one queue per set of pools, so that work which waits for one pool holds up nothing that needs
-//! another; and what does not fit reserves its pools against everything of lower priority, so that the small
-//! never starve the big.
+//! There is one queue per job and set of pools, so that work which waits for one pool holds up nothing that needs
+//! another; and what does not fit reserves its pools against everything that comes after it, so that the small
+//! never starve the big. Among jobs the one that has been served least comes first, within a job the longest path.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
-use crate::dag::VertexId;
 use crate::limits::{Limits, Resources};
 
 /// Units taken from each pool, by the pool's index, each pool once. Empty for most.
-type Demand = Box<[(usize, u32)]>;
+pub(crate) type Demand = Box<[(usize, u32)]>;
 
-pub(crate) struct ReadyQueue {
+/// Who is served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct JobId(pub(crate) u32);
+
+pub(crate) struct ReadyQueue<T> {
     names: HashMap<&'static str, usize>,
     sizes: Vec<u32>,
     free: Vec<u32>,
-    queues: Vec<Queue>,
-    /// What the started occupy; nothing is kept for those that occupy nothing.
-    held: HashMap<VertexId, Demand>,
+    queues: Vec<Queue<T>>,
+    /// The work of each job that was started. A job that comes later starts level with the least served one.
+    served: BTreeMap<JobId, u64>,
 }
 
-struct Queue {
+struct Queue<T> {
+    job: JobId,
     /// The pools that each entry takes from, one bit each.
     pools: u64,
-    entries: BinaryHeap<Entry>,
+    entries: BinaryHeap<Entry<T>>,
 }
 
-struct Entry {
-    priority: u64,
-    vertex: VertexId,
-    demand: Demand,
+pub(crate) struct Entry<T> {
+    pub(crate) priority: u64,
+    /// Of entries of equal priority that with the lower one goes first; no two are equal.
+    pub(crate) tie: u64,
+    /// What it adds to the work of its job.
+    pub(crate) cost: u64,
+    pub(crate) demand: Demand,
+    pub(crate) item: T,
 }
 
-impl Entry {
-    fn rank(&self) -> (u64, Reverse<VertexId>) {
-        (self.priority, Reverse(self.vertex))
+impl<T> Entry<T> {
+    fn rank(&self) -> (u64, Reverse<u64>) {
+        (self.priority, Reverse(self.tie))
     }
 }
 
-impl Ord for Entry {
+impl<T> Ord for Entry<T> {
     fn cmp(&self, other: &Self) -> Ordering {
         self.rank().cmp(&other.rank())
     }
 }
 
-impl PartialOrd for Entry {
+impl<T> PartialOrd for Entry<T> {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl PartialEq for Entry {
+impl<T> PartialEq for Entry<T> {
     fn eq(&self, other: &Self) -> bool {
         self.rank() == other.rank()
     }
 }
 
-impl Eq for Entry {}
+impl<T> Eq for Entry<T> {}
 
-impl ReadyQueue {
+impl<T> ReadyQueue<T> {
     pub(crate) fn new(limits: &Limits) -> Self {
         let sizes: Vec<_> = limits.pools().iter().map(|(_, size)| *size).collect();
         Self {
@@ -68,29 +76,35 @@ impl ReadyQueue {
             free: sizes.clone(),
             sizes,
             queues: Vec::new(),
-            held: HashMap::new(),
+            served: BTreeMap::new(),
         }
     }
 
-    pub(crate) fn push(&mut self, vertex: VertexId, priority: u64, resources: &Resources) {
-        let demand = self.demand(resources);
-        let pools = demand.iter().fold(0, |pools, (pool, _)| pools | 1 << pool);
-        let entry = Entry { priority, vertex, demand };
-        match self.queues.iter_mut().find(|queue| queue.pools == pools) {
+    pub(crate) fn push(&mut self, job: JobId, entry: Entry<T>) {
+        let pools = entry.demand.iter().fold(0, |pools, (pool, _)| pools | 1 << pool);
+        match self.queues.iter_mut().find(|queue| queue.pools == pools && queue.job == job) {
             Some(queue) => queue.entries.push(entry),
-            None => self.queues.push(Queue { pools, entries: BinaryHeap::from([entry]) }),
+            None => self.queues.push(Queue { job, pools, entries: BinaryHeap::from([entry]) }),
         }
     }
 
-    /// Takes out the entry of highest priority that may start now, and occupies what it needs.
-    pub(crate) fn pop(&mut self) -> Option<VertexId> {
+    /// Takes out the first entry that may start now, and occupies what it needs. Those that are no longer `wanted` are
+    /// thrown away.
+    pub(crate) fn pop(&mut self, wanted: impl Fn(&T) -> bool) -> Option<Entry<T>> {
         let mut reserved = 0;
         loop {
-            let queue = self
-                .queues
-                .iter_mut()
-                .filter(|queue| queue.pools & reserved == 0 && !queue.entries.is_empty())
-                .max_by(|a, b| a.entries.peek().cmp(&b.entries.peek()))?;
+            for queue in &mut self.queues {
+                while queue.entries.peek().is_some_and(|head| !wanted(&head.item)) {
+                    queue.entries.pop();
+                }
+            }
+            self.queues.retain(|queue| !queue.entries.is_empty());
+            let served = &self.served;
+            let rank = |queue: &Queue<T>| {
+                (Reverse(served.get(&queue.job).copied().unwrap_or(0)), queue.entries.peek().map(Entry::rank))
+            };
+            let queues = self.queues.iter_mut().filter(|queue| queue.pools & reserved == 0);
+            let queue = queues.max_by(|a, b| rank(a).cmp(&rank(b)))?;
             let head = queue.entries.peek()?;
             if head.demand.iter().any(|(pool, amount)| self.free[*pool] < *amount) {
                 // All its pools, not just the exhausted one: else, when that one is free, another is not.
@@ -101,29 +115,28 @@ impl ReadyQueue {
             for (pool, amount) in &entry.demand {
                 self.free[*pool] -= amount;
             }
-            if !entry.demand.is_empty() {
-                self.held.insert(entry.vertex, entry.demand);
-            }
-            return Some(entry.vertex);
+            *self.served.entry(queue.job).or_insert(0) += entry.cost;
+            return Some(entry);
         }
     }
 
-    /// Gives back what a popped vertex occupies.
-    pub(crate) fn release(&mut self, vertex: VertexId) {
-        if self.held.is_empty() {
-            return;
-        }
-        for (pool, amount) in self.held.remove(&vertex).unwrap_or_default() {
-            self.free[pool] += amount;
+    /// Gives back what a popped entry occupies.
+    pub(crate) fn release(&mut self, demand: &Demand) {
+        for (pool, amount) in demand {
+            self.free[*pool] += amount;
         }
     }
 
-    /// Forgets all that waits; what is occupied stays so.
-    pub(crate) fn clear(&mut self) {
-        self.queues.clear();
+    pub(crate) fn add_job(&mut self, job: JobId) {
+        let least = self.served.values().min().copied().unwrap_or(0);
+        self.served.insert(job, least);
     }
 
-    fn demand(&self, resources: &Resources) -> Demand {
+    pub(crate) fn remove_job(&mut self, job: JobId) {
+        self.served.remove(&job);
+    }
+
+    pub(crate) fn demand(&self, resources: &Resources) -> Demand {
         let mut demand: Vec<(usize, u32)> = Vec::new();
         for (name, amount) in resources.takes() {
             let Some(&pool) = self.names.get(name) else { continue };

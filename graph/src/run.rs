@@ -1,28 +1,31 @@
-//! The loop that drives a graph to its end; the only owner of the scheduler's state.
-//!
-//! Ops run as tasks that send one message home, how their phase ended. Every task is joined here, and none is ever
-//! aborted: an op may have children of its own to wait for.
+//! One graph from nothing to a report: a solver of its own with one job, which wants every vertex.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
+use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::task::{self, Poll, Waker};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinSet, coop};
 use tokio::time::Instant;
 
+use crate::config::Config;
+use crate::context::FlightId;
+use crate::core::Core;
+use crate::core::event::{Note, What};
+use crate::core::node::{BuildId, Owner};
 use crate::dag::{Dag, VertexId};
-use crate::event::{Event, Report, Settled, Table};
-use crate::limits::Limits;
-use crate::op::{Context, Op, Phase, Shared};
-use crate::sched::{Done, OnFailure, Sched, Work};
+use crate::drive::{Driver, Sink};
+use crate::event::{Event, Report, Settled};
+use crate::op::Op;
+use crate::ready::JobId;
 use crate::stop::Stop;
 
-/// Reports of progress that may be unread at a time; see [`Context::report`].
-const PROGRESS_MAX: usize = 1024;
+/// What a failure means for the vertices that do not depend on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFailure {
+    /// Nothing more starts. What runs ends by itself and is kept.
+    Stop,
+    /// They go on.
+    KeepGoing,
+}
 
 /// Settles every vertex of `dag`, and tells `events` how it goes.
 ///
@@ -33,158 +36,137 @@ const PROGRESS_MAX: usize = 1024;
 /// When an op panics: after all others were asked to stop and have ended, the panic goes on from here.
 pub async fn run<O: Op>(
     dag: Arc<Dag<O>>,
-    limits: Limits,
+    config: impl Into<Config<O>>,
     on_failure: OnFailure,
     stop: Stop,
     events: impl FnMut(Event<'_, O>),
 ) -> Report<O> {
-    let (sender, progress) = mpsc::channel(PROGRESS_MAX);
+    let mut driver = Driver::new(config.into());
     let n_vertices = dag.len();
-    let sched = Sched::new(Arc::clone(&dag), &limits, on_failure);
-    // A child, so that a panic here stops nobody else who listens to the caller's.
-    let shared = Arc::new(Shared { dag, table: Table::new(n_vertices), stop: stop.child(), progress: sender });
-    let started_at = vec![None; n_vertices];
-    let mut driver = Driver { sched, shared, progress, tasks: JoinSet::new(), started_at, events };
-    if let Err(panic) = caught(driver.drive()).await {
-        driver.shared.stop.request();
-        while driver.tasks.join_next().await.is_some() {}
+    let mut sink = Run {
+        stop: stop.clone(),
+        heard: 0,
+        build: None,
+        started_at: vec![None; n_vertices],
+        settled: std::iter::repeat_with(|| None).take(n_vertices).collect(),
+        is_finished: false,
+        is_deaf: false,
+        events,
+    };
+    let is_fail_fast = on_failure == OnFailure::Stop;
+    let build = driver.core.submit(Owner::Job(JobId(0)), Arc::clone(&dag), &[], is_fail_fast, true);
+    sink.build = Some(build);
+    loop {
+        driver.start_ready(&mut sink).await;
+        if driver.panic.is_some() || (sink.is_finished && driver.is_idle()) {
+            break;
+        }
+        assert!(!driver.is_idle(), "the solver is stuck: {:?}", driver.core.census());
+        tokio::select! {
+            biased;
+            () = stop.requested(), if sink.heard == 0 => {}
+            () = stop.forced(), if sink.heard < 2 => {}
+            arrival = driver.arrival() => driver.take_in(arrival, &mut sink),
+        }
+    }
+    if let Some(panic) = driver.panic.take() {
+        driver.core.stop(build, false);
+        while !driver.is_idle() {
+            let arrival = driver.arrival().await;
+            driver.take_in(arrival, &mut Deaf);
+        }
         resume_unwind(panic);
     }
-    Report::new(driver.shared)
+    Report::new(sink.settled, dag.vertices())
 }
 
-struct Driver<O: Op, E> {
-    sched: Sched<O>,
-    shared: Arc<Shared<O>>,
-    progress: mpsc::Receiver<(VertexId, O::Progress)>,
-    tasks: JoinSet<(VertexId, Done<O>)>,
+/// Keeps what the report will say.
+struct Run<O: Op, E> {
+    stop: Stop,
+    /// The level of the stop that the core was told of.
+    heard: u8,
+    build: Option<BuildId>,
     /// When each vertex's first phase started.
     started_at: Vec<Option<Instant>>,
+    settled: Vec<Option<Settled<O>>>,
+    is_finished: bool,
+    /// An op panicked: there is no more to tell.
+    is_deaf: bool,
     events: E,
 }
 
-impl<O: Op, E: FnMut(Event<'_, O>)> Driver<O, E> {
-    async fn drive(&mut self) {
-        let stop = self.shared.stop.clone();
-        loop {
-            self.start_ready().await;
-            if self.sched.is_finished() {
-                return;
-            }
-            assert!(!self.tasks.is_empty(), "the solver is stuck with {} unsettled vertices", self.sched.n_unsettled());
-            tokio::select! {
-                biased;
-                () = stop.requested(), if !self.sched.is_stopping() => self.sched.stop(),
-                Some(joined) = self.tasks.join_next() => {
-                    let (vertex, done) = joined.unwrap_or_else(|error| go_on_panicking(error));
-                    self.finish(vertex, done);
-                }
-                Some((vertex, progress)) = self.progress.recv() => self.tell_progress(vertex, progress),
-            }
-            self.record_settled();
-        }
-    }
-
-    /// Starts all that may start. A phase that ends without waiting costs no task, and may let others start.
-    async fn start_ready(&mut self) {
-        loop {
-            if self.shared.stop.is_requested() && !self.sched.is_stopping() {
-                self.sched.stop();
-            }
-            self.record_settled();
-            let Some((vertex, work)) = self.sched.start_next() else { return };
-            self.started_at[vertex.index()].get_or_insert_with(Instant::now);
-            (self.events)(Event::Started { vertex, phase: phase(&work) });
-            let context = Context::new(vertex, Arc::clone(&self.shared));
-            let mut task = Box::pin(perform(context, work));
-            // The waker may be deaf: a task that waits is polled again as soon as it is spawned.
-            match task.as_mut().poll(&mut task::Context::from_waker(Waker::noop())) {
-                Poll::Ready((vertex, done)) => self.finish(vertex, done),
-                Poll::Pending => drop(self.tasks.spawn(task)),
-            }
-            // A graph that never waits must not keep others, such as a Ctrl-C handler, from running.
-            coop::consume_budget().await;
-        }
-    }
-
-    fn finish(&mut self, vertex: VertexId, done: Done<O>) {
-        // What was told before the phase ended is there by now.
-        for _ in 0..self.progress.len() {
-            if let Ok((vertex, progress)) = self.progress.try_recv() {
-                self.tell_progress(vertex, progress);
-            }
-        }
-        if self.shared.stop.is_requested() && !self.sched.is_stopping() {
-            self.sched.stop();
-        }
-        if let Done::Load(Err(error)) = &done
-            && !self.sched.is_stopping()
+impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
+    fn before_start(&mut self, core: &mut Core<O>) {
+        let asked = u8::from(self.stop.is_requested()) + u8::from(self.stop.is_forced());
+        if asked > self.heard
+            && let Some(build) = self.build
         {
-            (self.events)(Event::LoadFailed { vertex, error });
+            self.heard = asked;
+            core.stop(build, asked == 2);
         }
-        self.sched.advance(vertex, done);
     }
 
-    fn tell_progress(&mut self, vertex: VertexId, progress: O::Progress) {
+    fn note(&mut self, core: &Core<O>, note: Note<O>) {
+        // A build within the build is the business of the op that asked for it.
+        if self.is_deaf || self.build.is_some_and(|build| build != note.build) {
+            return;
+        }
+        let vertex = note.vertex;
+        match note.what {
+            What::Started(phase, _) => {
+                self.started_at[vertex.index()].get_or_insert_with(Instant::now);
+                (self.events)(Event::Started { vertex, phase });
+            }
+            What::CacheFailed(error) => (self.events)(Event::CacheFailed { vertex, error: &error }),
+            What::Settled(outcome) => {
+                let key = core.node(note.node).and_then(|node| node.key.clone());
+                let duration = self.started_at[vertex.index()].map_or(Duration::ZERO, |start| start.elapsed());
+                let settled = self.settled[vertex.index()].insert(Settled { key, outcome, duration });
+                (self.events)(Event::Settled { vertex, settled });
+            }
+            What::Found => {}
+            What::Finished => self.is_finished = true,
+        }
+    }
+
+    fn panicked(&mut self) {
+        self.is_deaf = true;
+    }
+
+    fn progress(&mut self, core: &Core<O>, flight: FlightId, progress: O::Progress) {
+        let audience = core.audience(flight);
         // A stray thread of an op may still hold a context.
-        if !self.sched.is_settled(vertex) {
+        if let Some((_, vertex)) = audience.into_iter().find(|(build, _)| Some(*build) == self.build) {
             (self.events)(Event::Progress { vertex, progress });
         }
     }
+}
 
-    fn record_settled(&mut self) {
-        while let Some((vertex, outcome)) = self.sched.next_settled() {
-            let key = self.sched.final_key(vertex).cloned();
-            let duration = self.started_at[vertex.index()].map_or(Duration::ZERO, |start| start.elapsed());
-            let settled = Settled { key, outcome, duration };
-            let settled = self.shared.table.settle(vertex, settled, self.sched.late_inputs(vertex).into());
-            (self.events)(Event::Settled { vertex, settled });
-        }
+/// Hears nothing.
+struct Deaf;
+
+impl<O: Op> Sink<O> for Deaf {
+    fn note(&mut self, _: &Core<O>, _: Note<O>) {}
+
+    fn progress(&mut self, _: &Core<O>, _: FlightId, _: O::Progress) {}
+}
+
+impl<O: Op> Core<O> {
+    /// Returns the builds that follow what a flight does, each with the vertex that it does it for.
+    pub(crate) fn audience(&self, flight: FlightId) -> Vec<(BuildId, VertexId)> {
+        let Some(flight) = self.flight(flight) else { return Vec::new() };
+        let nodes = flight.attached.iter().filter_map(|id| Some((*id, self.node(*id)?)));
+        let holds = nodes.flat_map(|(id, node)| node.holds.iter().map(move |hold| (id, hold)));
+        let wanting = holds.filter(|(_, hold)| !hold.wants.is_empty() && !hold.is_told);
+        wanting.map(|(id, hold)| (hold.build, self.vertex_in(hold.build, id))).collect()
     }
-}
-
-fn phase<K>(work: &Work<K>) -> Phase {
-    match work {
-        Work::CacheMap { index } => Phase::CacheMap(*index),
-        Work::Load { .. } => Phase::Load,
-        Work::Execute { .. } => Phase::Execute,
-    }
-}
-
-async fn perform<O: Op>(context: Context<O>, work: Work<O::Key>) -> (VertexId, Done<O>) {
-    let op = context.op();
-    let done = match work {
-        Work::CacheMap { index } => Done::CacheMap(op.cache_map(index, &context).await),
-        Work::Load { key } => Done::Load(op.load(&key, &context).await),
-        Work::Execute { key, late_inputs } => {
-            Done::Execute(op.execute(&key, context.inputs(late_inputs), &context).await)
-        }
-    };
-    (context.vertex(), done)
-}
-
-fn go_on_panicking(error: JoinError) -> ! {
-    resume_unwind(error.try_into_panic().unwrap_or_else(|error| Box::new(format!("a task was lost: {error}"))))
-}
-
-/// Turns a panic of `future` into a value, wherever between two awaits it happens.
-async fn caught<T>(future: impl Future<Output = T>) -> Result<T, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
-    std::future::poll_fn(|cx| {
-        // After a panic the future is not polled again, and what it borrowed is only used to join tasks.
-        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
-            Ok(Poll::Ready(value)) => Poll::Ready(Ok(value)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
-    })
-    .await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::dag::DagBuilder;
+    use crate::limits::Limits;
     use crate::testing::Scripted;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,8 @@
 //!
 //! For tests of this crate and, behind the feature `testing`, of others.
 
+mod cache;
+pub mod contract;
 mod script;
 mod simulate;
 
@@ -11,8 +13,10 @@ use std::time::Duration;
 
 use crate::dag::VertexId;
 use crate::limits::Resources;
-use crate::op::{CacheMap, Context, Inputs, Op, Phase};
+use crate::context::{Context, Inputs};
+use crate::op::{CacheMap, Op, Phase};
 
+pub use cache::ScriptedCache;
 pub use script::Script;
 pub use simulate::Simulation;
 
@@ -108,7 +112,8 @@ impl Op for Scripted {
     fn resources(&self, phase: Phase) -> Resources {
         let takes = match phase {
             Phase::CacheMap(_) => &self.script.map_takes,
-            Phase::Load => &self.script.load_takes,
+            Phase::Load | Phase::Query => &self.script.load_takes,
+            Phase::Content => return Resources::none(),
             Phase::Execute => &self.script.takes,
         };
         takes.iter().fold(Resources::none(), |resources, (pool, amount)| resources.take(pool, *amount))
@@ -134,19 +139,6 @@ impl Op for Scripted {
             return Ok(Some(CacheMap::leaf(name)));
         }
         Ok(Some(CacheMap::new(inputs, move |keys| format!("{name}({})", shortened(keys.join(" "))))))
-    }
-
-    async fn load(&self, key: &String, cx: &Context<Self>) -> Result<Option<Arc<str>>, ScriptedError> {
-        self.record(Record::Entered(cx.vertex(), Phase::Load));
-        let spent = self.spend(self.script.load_ms, cx).await;
-        self.record(Record::Left(cx.vertex(), Phase::Load));
-        spent?;
-        if self.script.load_fails {
-            return Err(ScriptedError("load"));
-        }
-        let name = key.split('(').next().unwrap_or_default();
-        let hit = self.script.cached_at.is_some_and(|index| self.script.map_name(index) == name);
-        Ok(hit.then(|| self.script.name.as_str().into()))
     }
 
     async fn execute(

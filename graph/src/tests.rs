@@ -1,4 +1,10 @@
 //! The solver as a whole, on scripted ops and virtual time.
 
+mod lab;
 mod oracle;
 mod scenarios;
+mod t_cache;
+mod t_export;
+mod t_jobs;
+mod t_suites;
+mod x_jobs;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cache_map(0)   the key as the plan knows it; else the source is fetched and its DESCRIPTION asked
-//! load           the store has it, or the library does
+//! (the cache)    the store has it, or the library does
 //! cache_map(1)   the source is fetched and unpacked, ahead of its turn, and the key made from what is really in it
 //! execute        built (or a prebuilt package checked), made read-only, published
 //! ```
@@ -21,15 +21,17 @@ use crate::explain::difference;
 use crate::fetch::Fetcher;
 use crate::install::{Build, Builder, InstallError};
 use crate::key::{ConfigMap, PackageKey};
-use crate::library::{self, Record};
+use crate::library::Record;
 use crate::package::PackageName;
 use crate::recipe::{Recipe, provided_key};
 use crate::store::{BuiltAgainst, OnExisting, Sidecar, Store};
 
+mod cache;
 mod error;
 mod log;
 mod prepare;
 
+pub use cache::StoreCache;
 pub use error::{OpError, is_environment};
 pub use log::Logs;
 use prepare::Prepared;
@@ -204,19 +206,6 @@ impl PackageOp {
             None => Err(OpError::NotProvided { library: toolchain.library.clone() }),
         }
     }
-
-    fn find(&self, key: &PackageKey) -> Option<Done> {
-        let (package, reference) = (key.package(), key.reference());
-        let Workshop { store, library: (library, record), .. } = &*self.workshop;
-        let is_kept = record.get(package) == Some(reference) && library::has_package(library, package);
-        let stored = store.lookup(package, reference);
-        if stored.is_some() {
-            store.touch(package, reference);
-        }
-        let how = if is_kept { How::Kept } else { How::Loaded };
-        let tree = stored.or_else(|| is_kept.then(|| library.join(package)))?;
-        Some(Done { tree: Some(tree), how, build: None })
-    }
 }
 
 impl Op for PackageOp {
@@ -231,7 +220,7 @@ impl Op for PackageOp {
 
     fn resources(&self, phase: Phase) -> Resources {
         match (phase, &self.spec.origin) {
-            (_, Origin::Provided) | (Phase::Load, _) => Resources::none(),
+            (_, Origin::Provided) | (Phase::Query | Phase::Load | Phase::Content, _) => Resources::none(),
             (Phase::CacheMap(0), _) if self.spec.recipe.is_some() => Resources::none(),
             (Phase::CacheMap(0 | 1), _) => Resources::none().take(NETWORK, 1),
             (Phase::CacheMap(_), _) => Resources::none(),
@@ -250,17 +239,10 @@ impl Op for PackageOp {
         })
     }
 
-    async fn load(&self, key: &Self::Key, _: &Context<Self>) -> Result<Option<Self::Output>, OpError> {
-        if matches!(self.spec.origin, Origin::Provided) {
-            return Ok(Some(Arc::new(Done { tree: None, how: How::Provided, build: None })));
-        }
-        if self.spec.is_rebuilt {
-            return Ok(None);
-        }
-        Ok(self.find(key).map(Arc::new))
-    }
-
     async fn execute(&self, key: &Self::Key, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<Done>, OpError> {
+        if matches!(self.spec.origin, Origin::Provided) {
+            return Ok(Arc::new(Done { tree: None, how: How::Provided, build: None }));
+        }
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let prepared = prepared.expect("the last cache map has prepared the source");
         let store = &self.workshop.store;
@@ -274,7 +256,7 @@ impl Op for PackageOp {
         };
         // Another process may have built it while this one waited.
         if !self.spec.is_rebuilt
-            && let Some(done) = self.find(key)
+            && let Some(done) = cache::find(&self.workshop, key)
         {
             return Ok(Arc::new(done));
         }

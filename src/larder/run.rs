@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use larder_graph::{
-    Dag, Event as GraphEvent, OnFailure, Outcome as GraphOutcome, Report as GraphReport, Stop, VertexId,
+    Config, Dag, Event as GraphEvent, OnFailure, Outcome as GraphOutcome, Report as GraphReport, Stop, VertexId,
 };
 use larder_graph::{Failure as GraphFailure, Settled as GraphSettled};
 use larder_ops::library::{Library, LibraryError, StagedPackage, has_package};
 use larder_ops::link::Linker;
-use larder_ops::op::{Done, How, OpError, PackageOp, Progress};
+use larder_ops::op::{Done, How, OpError, PackageOp, Progress, StoreCache};
 use larder_ops::package::PackageName;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
@@ -117,7 +117,10 @@ pub(super) async fn run(
     let graph_report = {
         let mut teller = Teller { plan: &plan, dag: &dag, report: &mut report, emit: &mut emit };
         let on_event = |event: GraphEvent<'_, PackageOp>| teller.tell(event);
-        larder_graph::run(Arc::clone(&dag), larder.limits(), request.on_failure, stop.clone(), on_event).await
+        let rebuilt = dag.vertices().map(|vertex| &dag.op(vertex).spec).filter(|spec| spec.is_rebuilt);
+        let rebuilt = rebuilt.map(|spec| spec.package.clone()).collect();
+        let config = Config::from(larder.limits()).cache(StoreCache::new(Arc::clone(&workshop), rebuilt));
+        larder_graph::run(Arc::clone(&dag), config, request.on_failure, stop.clone(), on_event).await
     };
     if stop.is_requested() {
         report.outcome = RunOutcome::Interrupted;
@@ -275,7 +278,7 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             // What a phase amounts to is known inside it: a cache map may or may not download.
             GraphEvent::Started { .. } => {}
             GraphEvent::Progress { vertex, progress } => self.progress(vertex, progress),
-            GraphEvent::LoadFailed { vertex, error } => {
+            GraphEvent::CacheFailed { vertex, error } => {
                 let message = format!("{} could not be loaded: {error}; it is built instead", self.package(vertex));
                 (self.emit)(Event::Warning { message });
             }
@@ -311,8 +314,8 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             GraphOutcome::Skipped { because } => (Outcome::Skipped, Some(self.package(*because).to_string())),
             GraphOutcome::Stopped => (Outcome::Skipped, None),
         };
-        let op_error = match &settled.outcome {
-            GraphOutcome::Failed(GraphFailure::Op(error)) => Some(error),
+        let op_error = match settled.outcome.failure() {
+            Some(GraphFailure::Op(error)) => Some(error),
             _ => None,
         };
         let build = settled.outcome.output().and_then(|done| done.build.as_ref());

@@ -7,14 +7,14 @@ use std::time::Duration;
 use tokio::runtime;
 use tokio::time::sleep;
 
-use super::{Recorder, Script, Scripted};
+use super::{Recorder, Script, Scripted, ScriptedCache};
+use crate::config::Config;
 use crate::dag::{Dag, DagBuilder, EdgeKind, VertexId};
 use crate::error::Failure;
 use crate::event::{Event, Outcome, Report};
 use crate::limits::Limits;
 use crate::op::Phase;
-use crate::run::run;
-use crate::sched::OnFailure;
+use crate::run::{OnFailure, run};
 use crate::stop::Stop;
 
 /// A run of scripted ops, in the making.
@@ -150,7 +150,8 @@ impl Simulation {
         let runtime = runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime without I/O needs nothing").block_on(async {
             let stop = Stop::new();
-            let running = run(self.dag, self.limits, self.on_failure, stop.clone(), events);
+            let config = Config::from(self.limits).cache(ScriptedCache::of(&self.dag));
+            let running = run(self.dag, config, self.on_failure, stop.clone(), events);
             let stopping = async {
                 if let Some(at) = self.request_at {
                     sleep(at).await;
@@ -183,20 +184,23 @@ fn line(dag: &Dag<Scripted>, shows_phases: bool, event: &Event<'_, Scripted>) ->
         Event::Started { vertex, phase: Phase::CacheMap(index) } => {
             return Some(format!("map{index} {}", name(*vertex)));
         }
-        Event::Started { vertex, phase: Phase::Load } => return Some(format!("look {}", name(*vertex))),
+        Event::Started { vertex, phase: Phase::Query } => return Some(format!("look {}", name(*vertex))),
+        Event::Started { .. } => return None,
         Event::Progress { vertex, progress } => return Some(format!("{} {progress}", name(*vertex))),
-        Event::LoadFailed { vertex, .. } => return Some(format!("load-failed {}", name(*vertex))),
+        Event::CacheFailed { vertex, .. } => return Some(format!("cache-failed {}", name(*vertex))),
         Event::Settled { vertex, settled } => (*vertex, &settled.outcome),
     };
     let name_of_vertex = name(vertex);
     Some(match text {
         Outcome::Loaded(_) => format!("load {name_of_vertex}"),
         Outcome::Executed(_) => format!("done {name_of_vertex}"),
-        Outcome::Failed(Failure::LateCycle(error)) => {
-            let cycle: Vec<_> = error.cycle.iter().map(|vertex| name(*vertex)).collect();
-            format!("fail {name_of_vertex} (cycle: {})", cycle.join(" "))
-        }
-        Outcome::Failed(_) => format!("fail {name_of_vertex}"),
+        Outcome::Failed(failure) => match &**failure {
+            Failure::LateCycle(error) => {
+                let cycle: Vec<_> = error.cycle.iter().map(|vertex| name(*vertex)).collect();
+                format!("fail {name_of_vertex} (cycle: {})", cycle.join(" "))
+            }
+            _ => format!("fail {name_of_vertex}"),
+        },
         Outcome::Skipped { because } => format!("skip {name_of_vertex} ({})", name(*because)),
         Outcome::Stopped => format!("stop {name_of_vertex}"),
     })

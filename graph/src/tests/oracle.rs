@@ -96,8 +96,10 @@ fn oracle(dag: &Dag<Scripted>, inputs_first: impl Iterator<Item = VertexId>) -> 
                 ending = Some(Ending::Failed);
             } else if !is_keyed {
                 ending = Some(Ending::Skipped);
-            } else if is_cached && !script.load_fails {
-                (ending, has_key) = (Some(Ending::Loaded), true);
+            } else if is_cached {
+                // The key is known even if the result cannot be brought.
+                has_key = true;
+                ending = (!script.load_fails).then_some(Ending::Loaded);
             }
             if ending.is_some() {
                 break;
@@ -171,7 +173,7 @@ fn check_records(dag: &Dag<Scripted>, records: &[Record]) -> Result<(), TestCase
 fn takes(script: &Script, phase: Phase) -> Vec<(&'static str, u32)> {
     let takes = match phase {
         Phase::CacheMap(_) => &script.map_takes,
-        Phase::Load => &script.load_takes,
+        Phase::Load | Phase::Query | Phase::Content => &script.load_takes,
         Phase::Execute => &script.takes,
     };
     let of = |pool| takes.iter().filter(|take| take.0 == pool).map(|take| take.1).sum::<u32>();

@@ -243,7 +243,7 @@ fn a_stop_before_the_start_starts_nothing() {
 
 #[test]
 fn a_failed_load_falls_back_to_executing() {
-    assert_eq!(simulate("a", "a: cached load-fail"), "load-failed a | start a | done a");
+    assert_eq!(simulate("a", "a: cached load-fail"), "cache-failed a | start a | done a");
     assert_eq!(Simulation::new("a", "a: load-ms=9 heeds-request").request_at_ms(5).trace(), "stop a");
 }
 
@@ -288,8 +288,11 @@ fn a_ladder_of_diamonds_is_no_work() {
     let recorder = Recorder::default();
     let mut builder = DagBuilder::new();
     let mut below = Vec::new();
-    for _ in 0..60 {
-        let rungs = [(); 2].map(|()| builder.add(Scripted { recorder: Some(recorder.clone()), ..Scripted::default() }));
+    for rung in 0..60 {
+        let rungs = ["left", "right"].map(|side| {
+            let script = Script { name: format!("{side} {rung}"), ..Script::default() };
+            builder.add(Scripted { script, recorder: Some(recorder.clone()) })
+        });
         for (rung, input) in rungs.iter().flat_map(|rung| below.iter().map(move |input| (*rung, *input))) {
             builder.edge(rung, input, EdgeKind::Ordering);
         }

@@ -1,0 +1,227 @@
+//! A cache that lives as long as the process.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{CacheManager, Found, Record, Save};
+use crate::export::Export;
+use crate::op::Op;
+
+/// A cache in memory; clones share it.
+///
+/// ```
+/// # use larder_graph::{Cache, MemoryCache, Op};
+/// # fn demo<O: Op>() {
+/// let cache = MemoryCache::<O>::new();
+/// let main = Cache::new(cache.clone()); // for the solver; `cache` stays here to look into
+/// # }
+/// ```
+pub struct MemoryCache<O: Op> {
+    inner: Arc<Mutex<Inner<O>>>,
+}
+
+struct Inner<O: Op> {
+    keys: HashMap<O::Key, Known<O>>,
+    digests: HashMap<(O::Key, u32, Option<String>), O::Key>,
+    /// Counts records; the newest has the highest.
+    n_saved: u64,
+}
+
+/// What a key means.
+enum Known<O: Op> {
+    /// What this key leads to; that one is no link.
+    Link(O::Key),
+    /// A vertex's own key, with its results and the keys that lead here.
+    Own { results: Vec<(Record<O::Key>, O::Output)>, back_links: Vec<O::Key> },
+}
+
+impl<O: Op> MemoryCache<O> {
+    /// Starts with nothing.
+    pub fn new() -> Self {
+        let inner = Inner { keys: HashMap::new(), digests: HashMap::new(), n_saved: 0 };
+        Self { inner: Arc::new(Mutex::new(inner)) }
+    }
+
+    /// Takes over what was exported. Twice is as good as once.
+    pub fn import(&self, export: &Export<O::Key, O::Output>) {
+        let mut inner = self.lock();
+        for record in &export.records {
+            if let Some(result) = &record.result {
+                let has_it = matches!(inner.keys.get(&record.key), Some(Known::Own { results, .. })
+                    if results.iter().any(|(known, _)| known.created_at == result.created_at));
+                if !has_it {
+                    inner.keep(&record.key, result.output.clone(), Some(result.created_at), result.priority);
+                }
+            } else {
+                inner.own(&record.key);
+            }
+            for alias in &record.links {
+                inner.link(alias, &record.key);
+            }
+        }
+        for digest in &export.digests {
+            let part = (digest.key.clone(), digest.output, digest.selector.clone());
+            inner.digests.insert(part, digest.digest.clone());
+        }
+    }
+
+    /// Returns the keys that lead to where `key` leads, links only.
+    pub fn back_links(&self, key: &O::Key) -> Vec<O::Key> {
+        let inner = self.lock();
+        match inner.keys.get(inner.resolve(key)) {
+            Some(Known::Own { back_links, .. }) => back_links.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Returns the number of results.
+    pub fn len(&self) -> usize {
+        let n_results = |known: &Known<O>| if let Known::Own { results, .. } = known { results.len() } else { 0 };
+        self.lock().keys.values().map(n_results).sum()
+    }
+
+    /// Says whether there is no result.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<O>> {
+        // No method leaves the maps half changed.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<O: Op> Inner<O> {
+    fn resolve<'a>(&'a self, key: &'a O::Key) -> &'a O::Key {
+        match self.keys.get(key) {
+            Some(Known::Link(target)) => target,
+            _ => key,
+        }
+    }
+
+    fn own(&mut self, key: &O::Key) -> (&mut Vec<(Record<O::Key>, O::Output)>, &mut Vec<O::Key>) {
+        if let Entry::Occupied(entry) = self.keys.entry(key.clone())
+            && let Known::Link(target) = entry.get()
+        {
+            // It leads elsewhere so far, and from now on to its own result.
+            let target = target.clone();
+            entry.remove();
+            if let Some(Known::Own { back_links, .. }) = self.keys.get_mut(&target) {
+                back_links.retain(|link| link != key);
+            }
+        }
+        let known = self
+            .keys
+            .entry(key.clone())
+            .or_insert_with(|| Known::Own { results: Vec::new(), back_links: Vec::new() });
+        match known {
+            Known::Own { results, back_links } => (results, back_links),
+            Known::Link(_) => unreachable!("a link was taken away above"),
+        }
+    }
+
+    fn keep(&mut self, key: &O::Key, output: O::Output, created_at: Option<u64>, priority: i32) {
+        self.n_saved = self.n_saved.max(created_at.unwrap_or(0)) + u64::from(created_at.is_none());
+        let created_at = created_at.unwrap_or(self.n_saved);
+        let record = Record { key: key.clone(), id: created_at.to_string(), created_at, priority, source: None };
+        self.own(key).0.push((record, output));
+    }
+
+    fn link(&mut self, alias: &O::Key, key: &O::Key) {
+        let target = self.resolve(key).clone();
+        if *alias == target {
+            return;
+        }
+        match self.keys.get(alias) {
+            // A vertex's own results are nearer than those of another.
+            Some(Known::Own { results, .. }) if !results.is_empty() => return,
+            Some(Known::Link(known)) if *known == target => return,
+            Some(Known::Link(known)) => {
+                let known = known.clone();
+                self.own(&known).1.retain(|link| link != alias);
+            }
+            Some(Known::Own { back_links, .. }) => {
+                let back_links = back_links.clone();
+                for link in &back_links {
+                    self.keys.insert(link.clone(), Known::Link(target.clone()));
+                }
+                self.own(&target).1.extend(back_links);
+            }
+            None => {}
+        }
+        self.keys.insert(alias.clone(), Known::Link(target.clone()));
+        self.own(&target).1.push(alias.clone());
+    }
+}
+
+impl<O: Op> Default for MemoryCache<O> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<O: Op> Clone for MemoryCache<O> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<O: Op> CacheManager<O> for MemoryCache<O> {
+    async fn query(&self, key: &O::Key) -> Result<Option<Found<O::Key>>, O::Error> {
+        let inner = self.lock();
+        let key = inner.resolve(key);
+        Ok(match inner.keys.get(key) {
+            Some(Known::Own { results, .. }) => {
+                let records = results.iter().map(|(record, _)| record.clone()).collect();
+                Some(Found { key: key.clone(), records })
+            }
+            _ => None,
+        })
+    }
+
+    async fn load(&self, record: &Record<O::Key>) -> Result<Option<O::Output>, O::Error> {
+        Ok(match self.lock().keys.get(&record.key) {
+            Some(Known::Own { results, .. }) => {
+                results.iter().find(|(known, _)| known.id == record.id).map(|(_, output)| output.clone())
+            }
+            _ => None,
+        })
+    }
+
+    async fn save(&self, save: Save<'_, O>) -> Result<(), O::Error> {
+        let mut inner = self.lock();
+        inner.keep(save.key, save.output.clone(), None, 0);
+        for alias in save.links {
+            inner.link(alias, save.key);
+        }
+        Ok(())
+    }
+
+    async fn link(&self, alias: &O::Key, key: &O::Key) -> Result<(), O::Error> {
+        self.lock().link(alias, key);
+        Ok(())
+    }
+
+    async fn digest(&self, key: &O::Key, output: u32, selector: Option<&str>) -> Result<Option<O::Key>, O::Error> {
+        Ok(self.lock().digests.get(&(key.clone(), output, selector.map(str::to_owned))).cloned())
+    }
+
+    async fn remember(
+        &self,
+        key: &O::Key,
+        output: u32,
+        selector: Option<&str>,
+        digest: &O::Key,
+    ) -> Result<(), O::Error> {
+        self.lock().digests.insert((key.clone(), output, selector.map(str::to_owned)), digest.clone());
+        Ok(())
+    }
+
+    async fn release(&self, record: &Record<O::Key>) -> Result<(), O::Error> {
+        if let Some(Known::Own { results, .. }) = self.lock().keys.get_mut(&record.key) {
+            results.retain(|(known, _)| known.id != record.id);
+        }
+        Ok(())
+    }
+}

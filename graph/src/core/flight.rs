@@ -1,0 +1,389 @@
+//! What runs: how a phase starts, who shares it, how its end is taken in, and how it is asked to end early.
+
+use std::sync::Arc;
+
+use super::event::What;
+use super::node::{BuildId, Drain, Ending, Flight, NodeId, Owner, Role, Stage, State};
+use super::{Core, Done, Item, Start, Step, Work};
+use crate::context::{Context, FlightId, Input, Inputs};
+use crate::few::Few;
+use crate::dag::{Dag, VertexId};
+use crate::error::Failure;
+use crate::event::Outcome;
+use crate::op::{Op, Phase, Reach};
+use crate::ready::{Demand, Entry};
+
+impl<O: Op> Core<O> {
+    /// Returns the next phase to start; `None`: nothing may start right now.
+    pub(crate) fn start_next(&mut self) -> Option<Start<O>> {
+        loop {
+            let (nodes, flights, contents) = (&self.nodes, &self.flights, &self.contents);
+            let is_wanted = |item: &Item| match item {
+                Item::Node(node, ticket) => nodes.get(*node).is_some_and(|node| node.ticket == *ticket),
+                Item::Content(content) => contents.contains_key(content),
+                Item::Resume(flight) => flights.contains_key(flight),
+            };
+            let Entry { item, demand, .. } = self.ready.pop(is_wanted)?;
+            let start = match item {
+                Item::Node(node, _) => self.start_node(node, demand),
+                Item::Content(content) => self.start_content(content, demand),
+                Item::Resume(flight) => {
+                    let resumed = self.flights.get_mut(&flight).expect("it is still wanted");
+                    if resumed.n_sub_builds == 0 && resumed.demand.is_empty() {
+                        resumed.demand = demand;
+                    } else {
+                        self.ready.release(&demand);
+                    }
+                    self.resumed.push_back(flight);
+                    None
+                }
+            };
+            self.work_off();
+            if start.is_some() {
+                return start;
+            }
+        }
+    }
+
+    fn start_node(&mut self, id: NodeId, demand: Demand) -> Option<Start<O>> {
+        let State::Queued(stage) = self.nodes[id].state else { unreachable!("what is queued has this ticket") };
+        let node = &self.nodes[id];
+        let key = match stage {
+            Stage::Map | Stage::Query => None,
+            Stage::Load | Stage::Execute => node.key.clone().map(|key| (key, node.is_fresh)),
+        };
+        if let Some((key, is_fresh)) = &key {
+            let anew = self.airborne.get(&(key.clone(), true));
+            let any = || self.airborne.get(&(key.clone(), false)).filter(|_| !is_fresh);
+            if let Some(flight) = anew.or_else(any).copied() {
+                self.ready.release(&demand);
+                self.join(id, flight);
+                return None;
+            }
+            if self.take_landed(id) {
+                self.ready.release(&demand);
+                return None;
+            }
+        }
+        let work = self.work(id, stage);
+        let node = &self.nodes[id];
+        let place = (Arc::clone(&node.dag), node.vertex, node.home);
+        let phase = self.phase(id, stage);
+        let start = self.take_off(Role::Node(stage), phase, place, key, demand, work);
+        self.flights.get_mut(&start.flight).expect("it has just begun").attached.push(id);
+        self.set(id, State::Started(start.flight));
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
+            self.tell(build, id, What::Started(phase, start.flight));
+        }
+        Some(start)
+    }
+
+    fn work(&mut self, id: NodeId, stage: Stage) -> Work<O> {
+        let cache = self.cache(id).cloned();
+        let node = &mut self.nodes[id];
+        match stage {
+            Stage::Map => Work::CacheMap { index: node.map_index as usize },
+            Stage::Query => {
+                let tried = node.more.iter().flat_map(|more| &more.tried);
+                let earlier = tried.map(|(key, _)| key.clone()).collect();
+                let (key, _) = node.probe.clone().expect("a query is for the latest map's key");
+                Work::Query { cache: cache.expect("without a cache nothing is queried"), key, earlier }
+            }
+            Stage::Load => {
+                let record = node.more().records.last().cloned().expect("a load is for a record");
+                Work::Load { cache: cache.expect("without a cache there is no record"), record }
+            }
+            Stage::Execute => {
+                let key = node.key.clone().expect("what executes has its final key");
+                Work::Execute { cache, key, links: node.links(), inputs: self.inputs(id) }
+            }
+        }
+    }
+
+    /// Collects what an op is given: its direct inputs; for one that reaches further, with all that is below them.
+    fn inputs(&self, id: NodeId) -> Inputs<O> {
+        let node = &self.nodes[id];
+        if node.op().reach() == Reach::Closure {
+            self.complete_results(&node.inputs);
+        }
+        let edges = node.dag.edges(node.vertex).map(|edge| (edge.input, edge.output)).map(Some);
+        let edges = edges.chain(std::iter::repeat(None));
+        let mut direct = Vec::with_capacity(node.inputs.len());
+        direct.extend(node.inputs.iter().zip(edges).filter_map(|(input, edge)| {
+            let (vertex, output) = edge.unwrap_or_else(|| (self.vertex_in(node.home, *input), 0));
+            let input = &self.nodes[*input];
+            let op = (Arc::clone(&input.dag), input.vertex);
+            Some(Input { vertex, output, op, made: Arc::clone(input.made.as_ref()?) })
+        }));
+        Inputs { direct: direct.into() }
+    }
+
+    fn complete_results(&self, nodes: &[NodeId]) {
+        let mut stack = nodes.to_vec();
+        while let Some(id) = stack.pop() {
+            let node = &self.nodes[id];
+            let Some(made) = &node.made else { continue };
+            made.complete(|| {
+                stack.extend(&node.inputs);
+                let mut below = Vec::with_capacity(node.inputs.len());
+                below.extend(node.inputs.iter().filter_map(|input| self.nodes[*input].made.clone()));
+                below.into()
+            });
+        }
+    }
+
+    pub(super) fn take_off(
+        &mut self,
+        role: Role,
+        phase: Phase,
+        place: (Arc<Dag<O>>, VertexId, BuildId),
+        key: Option<(O::Key, bool)>,
+        demand: Demand,
+        work: Work<O>,
+    ) -> Start<O> {
+        let id = FlightId(self.n_flights);
+        self.n_flights += 1;
+        if let Some(key) = &key {
+            self.airborne.insert(key.clone(), id);
+        }
+        let (dag, vertex, home) = place;
+        let context = Context::new(id, dag, vertex, Arc::clone(&self.home));
+        let start = Start { flight: id, context: context.clone(), work };
+        let flight = Flight {
+            role,
+            phase,
+            attached: Few::new(),
+            context,
+            home,
+            key,
+            is_doomed: false,
+            parked: Vec::new(),
+            demand,
+            n_sub_builds: 0,
+            sub_builds: Vec::new(),
+        };
+        self.flights.insert(id, flight);
+        start
+    }
+
+    /// A node finds that another's flight brings what it was about to fetch or make.
+    fn join(&mut self, id: NodeId, flight_id: FlightId) {
+        let flight = self.flights.get_mut(&flight_id).expect("what is listed by key is in the air");
+        if flight.is_doomed {
+            flight.parked.push((id, self.nodes[id].ticket.wrapping_add(1)));
+            return self.set(id, State::Parked);
+        }
+        flight.attached.push(id);
+        let phase = flight.phase;
+        self.set(id, State::Started(flight_id));
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
+            self.tell(build, id, What::Started(phase, flight_id));
+        }
+    }
+
+    /// A phase has ended.
+    pub(crate) fn advance(&mut self, id: FlightId, done: Done<O>) {
+        let mut flight = self.flights.remove(&id).expect("a flight ends once");
+        self.ready.release(&flight.demand);
+        if let Some(key) = &flight.key
+            && self.airborne.get(key) == Some(&id)
+        {
+            self.airborne.remove(key);
+        }
+        for build in std::mem::take(&mut flight.sub_builds) {
+            self.release(build);
+        }
+        match flight.role {
+            Role::Content(content) => self.content_done(content, flight.is_doomed, done),
+            Role::Node(_) if flight.is_doomed => self.end_doomed(&flight, done),
+            Role::Node(stage) => self.end(stage, &flight, done),
+        }
+        for node in flight.attached.iter() {
+            self.let_go(*node);
+            self.agenda.push_back(Step::Pursue(*node));
+        }
+        for (node, ticket) in flight.parked {
+            if self.nodes.get(node).is_some_and(|node| node.ticket == ticket) {
+                self.set(node, State::Idle);
+                self.agenda.push_back(Step::Pursue(node));
+            }
+        }
+        self.work_off();
+    }
+
+    /// Takes in the end of a flight that nobody wanted any more. Who wanted it is told how it ended, but who came
+    /// since gets nothing of it: an op that was asked to stop is no one to learn from.
+    fn end_doomed(&mut self, flight: &Flight<O>, done: Done<O>) {
+        let Some(&id) = flight.attached.first() else { return };
+        let output = match done {
+            Done::Execute(Ok((output, _))) => Some((Ending::Executed, output)),
+            Done::Load(Ok(Some(output))) => Some((Ending::Loaded, output)),
+            _ => None,
+        };
+        for &node in flight.attached.iter() {
+            self.set(node, State::Idle);
+        }
+        if let Some((how, output)) = output {
+            for &node in flight.attached.iter() {
+                if self.live_wants(node).is_empty() {
+                    self.settle(node, how, output.clone());
+                } else {
+                    self.tell_leavers(node, || Outcome::Executed(output.clone()));
+                }
+            }
+        } else if !self.live_wants(id).is_empty() {
+            let node = &mut self.nodes[id];
+            if node.key.is_none() {
+                // From the beginning: what the op found out before may be half done.
+                (node.map_index, node.probe) = (0, None);
+                if let Some(more) = &mut node.more {
+                    more.tried.clear();
+                }
+            }
+        }
+    }
+
+    fn end(&mut self, stage: Stage, flight: &Flight<O>, done: Done<O>) {
+        for &node in flight.attached.iter() {
+            self.set(node, State::Idle);
+        }
+        let Some(&first) = flight.attached.first() else { return };
+        match done {
+            Done::CacheMap(Ok(Some(map))) if !self.live_wants(first).is_empty() => self.mapped(first, map, flight),
+            Done::CacheMap(Ok(None)) => self.exhausted(first),
+            Done::CacheMap(Ok(Some(_))) => {}
+            Done::Query(Ok(found)) => self.queried(first, found),
+            Done::Query(Err(error)) => {
+                self.tell_cache_failed(first, error);
+                self.queried(first, None);
+            }
+            Done::Load(Ok(Some(output))) => {
+                let record = self.nodes[first].more().records.last().cloned();
+                for &node in flight.attached.iter() {
+                    self.nodes[node].more().loaded_from.clone_from(&record);
+                    self.settle(node, Ending::Loaded, output.clone());
+                }
+            }
+            Done::Load(Ok(None)) => self.not_loaded(flight),
+            Done::Load(Err(error)) => {
+                self.tell_cache_failed(first, error);
+                self.not_loaded(flight);
+            }
+            Done::Execute(Ok((output, error))) => {
+                if let Some(error) = error {
+                    self.tell_cache_failed(first, error);
+                }
+                for (place, &node) in flight.attached.iter().enumerate() {
+                    // What joined did not do it.
+                    let how = if place == 0 { Ending::Executed } else { Ending::Loaded };
+                    self.settle(node, how, output.clone());
+                }
+            }
+            Done::CacheMap(Err(error)) => self.fail(first, Failure::Op(error)),
+            Done::Execute(Err(error)) => self.fail_all(flight, Failure::Op(error)),
+            Done::Panicked(message) => self.fail_all(flight, Failure::Panicked(message)),
+            Done::Digest(_) | Done::Content(_) => unreachable!("{stage:?} is no content"),
+        }
+    }
+
+    fn not_loaded(&mut self, flight: &Flight<O>) {
+        let Some(bad) = flight.attached.first().and_then(|node| self.nodes[*node].more().records.last().cloned()) else {
+            return;
+        };
+        for &node in flight.attached.iter() {
+            let more = self.nodes[node].more();
+            more.records.retain(|record| *record != bad);
+            more.bad.push(bad.clone());
+        }
+    }
+
+    /// One failure for all who wait for the flight.
+    fn fail_all(&mut self, flight: &Flight<O>, failure: Failure<O::Error>) {
+        let failure = Arc::new(failure);
+        for &node in flight.attached.iter() {
+            self.fail_with(node, Arc::clone(&failure));
+        }
+    }
+
+    pub(super) fn tell_cache_failed(&mut self, id: NodeId, error: O::Error) {
+        let error = Arc::new(error);
+        for place in 0..self.nodes[id].holds.len() {
+            let Some(build) = self.wanting_at(id, place) else { continue };
+            if !self.builds[&build].lets_go() {
+                self.tell(build, id, What::CacheFailed(Arc::clone(&error)));
+            }
+        }
+    }
+
+    /// Asks a flight to end if no build wants what it brings.
+    pub(super) fn doom_if_unleased(&mut self, id: FlightId) {
+        let Some(flight) = self.flights.get(&id) else { return };
+        let nodes: Vec<NodeId> = match flight.role {
+            Role::Node(_) => flight.attached.iter().copied().collect(),
+            Role::Content(content) => {
+                self.contents.get(&content).into_iter().flat_map(|content| &content.waiters).map(|w| w.0).collect()
+            }
+        };
+        let is_leased = nodes.iter().filter_map(|node| self.nodes.get(*node)).any(|node| {
+            let mut wanting = node.holds.iter().filter(|hold| !hold.wants.is_empty());
+            wanting.any(|hold| self.builds.get(&hold.build).is_some_and(|build| !build.lets_go()))
+        });
+        if is_leased {
+            return;
+        }
+        let flight = self.flights.get_mut(&id).expect("it was found above");
+        flight.is_doomed = true;
+        flight.context.brake().request();
+        for build in flight.sub_builds.clone() {
+            self.drain(build, Drain::Stopped);
+        }
+    }
+
+    pub(super) fn doom_unleased_contents(&mut self) {
+        if self.contents.is_empty() {
+            return;
+        }
+        let contents = self.flights.iter().filter(|(_, flight)| matches!(flight.role, Role::Content(_)));
+        let mut contents: Vec<_> = contents.map(|(id, _)| *id).collect();
+        contents.sort_unstable();
+        for flight in contents {
+            self.doom_if_unleased(flight);
+        }
+    }
+
+    /// The op of `flight` builds something itself: meanwhile it occupies nothing.
+    pub(crate) fn submit_sub(&mut self, id: FlightId, dag: Arc<Dag<O>>, targets: &[VertexId]) -> Option<BuildId> {
+        let flight = self.flights.get_mut(&id)?;
+        self.ready.release(&std::mem::take(&mut flight.demand));
+        flight.n_sub_builds += 1;
+        let is_doomed = flight.is_doomed;
+        let build = self.submit(Owner::Flight(id), dag, targets, true, false);
+        let flight = self.flights.get_mut(&id).expect("it was found above");
+        flight.sub_builds.push(build);
+        if is_doomed {
+            self.stop(build, false);
+        }
+        Some(build)
+    }
+
+    /// One of the builds of a flight is finished. After the last one it waits for what it occupied, and is then given
+    /// out by `next_resumed`; says whether there are others.
+    pub(crate) fn end_sub(&mut self, id: FlightId) -> bool {
+        let Some(flight) = self.flights.get_mut(&id) else { return false };
+        flight.n_sub_builds -= 1;
+        if flight.n_sub_builds > 0 {
+            return true;
+        }
+        let home = flight.home;
+        let demand = self.ready.demand(&flight.context.op().resources(flight.phase));
+        let flight = &self.flights[&id];
+        let job = flight.attached.first().and_then(|node| self.wanting(*node).first().map(|build| self.job(*build)));
+        let job = job.unwrap_or_else(|| self.job(home));
+        // What has begun goes before what has not.
+        let entry = Entry { priority: u64::MAX, tie: id.0, cost: 0, demand, item: Item::Resume(id) };
+        self.ready.push(job, entry);
+        false
+    }
+}

@@ -1,0 +1,359 @@
+//! What the core keeps of each vertex, build and flight.
+
+use std::ops::{BitOr, BitOrAssign, Index, IndexMut, Sub};
+use std::sync::Arc;
+
+use crate::cache::{Cache, Record};
+use crate::context::{Context, FlightId, Made};
+use crate::dag::{Dag, VertexId};
+use crate::error::Failure;
+use crate::few::Few;
+use crate::op::{Op, Part, Phase};
+use crate::ready::{Demand, JobId};
+
+/// A vertex as the solver knows it: one for all builds that have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NodeId(pub(crate) u32);
+
+/// One graph with its targets, submitted by a job or by a running op.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct BuildId(pub(crate) u32);
+
+/// One content that some cache map needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ContentId(pub(crate) u32);
+
+/// What a build wants of a node. Each includes those before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wants(u8);
+
+impl Wants {
+    pub(crate) const NOTHING: Self = Self(0);
+    pub(crate) const KEY: Self = Self(1);
+    pub(crate) const RESULT: Self = Self(1 | 2);
+    /// The result, and those of all that is below.
+    pub(crate) const COMPLETE: Self = Self(1 | 2 | 4);
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(crate) fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+impl BitOr for Wants {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Wants {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl Sub for Wants {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// A build's interest in a node. As long as there is one the node exists, and keeps its result.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hold {
+    pub(crate) build: BuildId,
+    /// The node's place in the build's own graph; `None` if it came in by a late edge of another's.
+    pub(crate) vertex: Option<VertexId>,
+    pub(crate) wants: Wants,
+    pub(crate) is_target: bool,
+    /// The build was told how the node ended.
+    pub(crate) is_told: bool,
+}
+
+/// Where a node is. Exactly one of these at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Nothing is under way: nobody wants more than there is, or `pursue` is about to look at it.
+    Idle,
+    /// This may start as soon as its turn comes and its resources are free.
+    Queued(Stage),
+    /// A flight works for it, its own or that of another node with the same key.
+    Started(FlightId),
+    /// Its cache map is there; so many of the keys and contents that the map needs are not.
+    Keying { n_unmet: u32 },
+    /// It must be made; not all its inputs are there.
+    Waiting,
+    /// A flight that nobody wanted any more works on the same key; this one starts when that has ended.
+    Parked,
+    /// For good.
+    Settled(Ending),
+}
+
+/// The next thing that a node does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Map,
+    Query,
+    Load,
+    Execute,
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Loaded,
+    Executed,
+    /// It has no result and never will; see [`Node::lost_to`].
+    HasNone,
+}
+
+pub(crate) struct Node<O: Op> {
+    /// Where the op stands: in the graph of one of the builds that hold the node.
+    pub(crate) dag: Arc<Dag<O>>,
+    pub(crate) vertex: VertexId,
+    pub(crate) home: BuildId,
+    pub(crate) state: State,
+    /// Counts changes of state; what was filed under another number is out of date.
+    pub(crate) ticket: u32,
+    pub(crate) holds: Few<Hold>,
+    /// In the order of the graph's edges, then the late ones.
+    pub(crate) inputs: Box<[NodeId]>,
+    /// Once for each edge.
+    pub(crate) dependants: Vec<NodeId>,
+    /// Inputs that have no result.
+    pub(crate) n_missing: u32,
+    /// Inputs that are not complete. Zero and a result: the node is complete.
+    pub(crate) n_incomplete: u32,
+    /// The cache map it is at.
+    pub(crate) map_index: u32,
+    /// There are no more cache maps.
+    pub(crate) is_exhausted: bool,
+    /// No cache may answer for this node ([`VertexOptions::ignores_cache`](crate::VertexOptions)).
+    pub(crate) ignores_cache: bool,
+    /// The key stands for a result that must be made anew.
+    pub(crate) is_fresh: bool,
+    /// The failed node because of which this one never gets complete; itself, if it failed itself.
+    pub(crate) lost_to: Option<NodeId>,
+    /// The work, from this node's own to the end of the longest chain of dependants.
+    pub(crate) priority: u64,
+    /// What dependants build their keys from. Never changes.
+    pub(crate) key: Option<O::Key>,
+    /// The latest cache map's key, as long as there is no final one; and whether that map needs a content.
+    pub(crate) probe: Option<(O::Key, bool)>,
+    pub(crate) made: Option<Arc<Made<O>>>,
+    /// What few nodes have.
+    pub(crate) more: Option<Box<More<O>>>,
+}
+
+pub(crate) struct More<O: Op> {
+    /// The keys of earlier cache maps, and whether they need a content; later all keys but the final one.
+    pub(crate) tried: Vec<(O::Key, bool)>,
+    /// Results in caches, the best one last.
+    pub(crate) records: Vec<Record<O::Key>>,
+    /// Records that could not be loaded, not to be tried again.
+    pub(crate) bad: Vec<Record<O::Key>>,
+    /// The record that the result was loaded from.
+    pub(crate) loaded_from: Option<Record<O::Key>>,
+    pub(crate) failure: Option<Arc<Failure<O::Error>>>,
+    /// The cache to ask, if it is not the solver's.
+    pub(crate) cache: Option<Cache<O>>,
+}
+
+impl<O: Op> Node<O> {
+    pub(crate) fn op(&self) -> &O {
+        self.dag.op(self.vertex)
+    }
+
+    pub(crate) fn hold(&self, build: BuildId) -> Option<&Hold> {
+        self.holds.iter().find(|hold| hold.build == build)
+    }
+
+    pub(crate) fn hold_mut(&mut self, build: BuildId) -> Option<&mut Hold> {
+        self.holds.iter_mut().find(|hold| hold.build == build)
+    }
+
+    pub(crate) fn more(&mut self) -> &mut More<O> {
+        self.more.get_or_insert_with(|| {
+            let (tried, records, bad) = (Vec::new(), Vec::new(), Vec::new());
+            Box::new(More { tried, records, bad, loaded_from: None, failure: None, cache: None })
+        })
+    }
+
+    pub(crate) fn has_record(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| !more.records.is_empty())
+    }
+
+    pub(crate) fn is_settled(&self) -> bool {
+        matches!(self.state, State::Settled(_))
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.n_incomplete == 0 && self.made.is_some()
+    }
+
+    /// Returns the keys besides its own that lead to it.
+    pub(crate) fn links(&self) -> Vec<O::Key> {
+        let tried = self.more.iter().flat_map(|more| &more.tried).map(|(key, _)| key);
+        let mut links: Vec<O::Key> = Vec::new();
+        for key in tried.chain(self.probe.as_ref().map(|(key, _)| key)) {
+            if self.key.as_ref() != Some(key) && !links.contains(key) {
+                links.push(key.clone());
+            }
+        }
+        links
+    }
+}
+
+/// Why a build starts nothing any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drain {
+    /// This node failed, and the build stops at the first failure. What runs is kept.
+    Failed(NodeId),
+    /// It was asked to.
+    Stopped,
+    /// All targets are settled.
+    Done,
+}
+
+pub(crate) struct Build<O: Op> {
+    pub(crate) owner: Owner,
+    pub(crate) dag: Arc<Dag<O>>,
+    /// By vertex: its node, if the targets may need it.
+    pub(crate) nodes: Vec<Option<NodeId>>,
+    /// All nodes that this build holds.
+    pub(crate) held: Vec<NodeId>,
+    pub(crate) targets: Vec<VertexId>,
+    pub(crate) n_targets_open: usize,
+    pub(crate) is_fail_fast: bool,
+    pub(crate) drain: Option<Drain>,
+    /// While it drains: the nodes it wants for which a flight is under way.
+    pub(crate) n_running: usize,
+    pub(crate) is_finished: bool,
+    /// To be forgotten as soon as it is finished.
+    pub(crate) is_released: bool,
+}
+
+impl<O: Op> Build<O> {
+    /// Says whether the build has no use any more for what runs.
+    pub(crate) fn lets_go(&self) -> bool {
+        matches!(self.drain, Some(Drain::Stopped | Drain::Done))
+    }
+}
+
+/// In whose name a build is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Job(JobId),
+    Flight(FlightId),
+}
+
+/// A phase that runs.
+pub(crate) struct Flight<O: Op> {
+    pub(crate) role: Role,
+    pub(crate) phase: Phase,
+    /// Whom it works for; for a content, nobody.
+    pub(crate) attached: Few<NodeId>,
+    /// What its op knows; it stands in the graph of the build `home`.
+    pub(crate) context: Context<O>,
+    pub(crate) home: BuildId,
+    /// What it brings, for others who want the same; and whether it must be made anew.
+    pub(crate) key: Option<(O::Key, bool)>,
+    /// Nobody wanted it any more, and it was asked to end.
+    pub(crate) is_doomed: bool,
+    /// Who starts when it has ended, if they still want to.
+    pub(crate) parked: Vec<(NodeId, u32)>,
+    pub(crate) demand: Demand,
+    /// Its builds that are not finished; while there are any it occupies nothing.
+    pub(crate) n_sub_builds: u32,
+    pub(crate) sub_builds: Vec<BuildId>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Node(Stage),
+    Content(ContentId),
+}
+
+/// The content of one part of a node's result.
+pub(crate) struct Content<K> {
+    pub(crate) input: NodeId,
+    pub(crate) part: Part,
+    pub(crate) state: ContentState<K>,
+    /// Nodes that are `Keying` because of it, with their tickets.
+    pub(crate) waiters: Vec<(NodeId, u32)>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum ContentState<K> {
+    /// The input has no key.
+    AwaitsKey,
+    /// A cache is to be asked for the digest, or was asked.
+    Asking,
+    /// No cache has it, and the input has no result yet.
+    AwaitsResult,
+    /// The op is to digest it, or does so.
+    Digesting,
+    Known(K),
+}
+
+/// Everything by node, with places used again.
+pub(crate) struct Nodes<O: Op> {
+    places: Vec<Option<Node<O>>>,
+    /// With the tickets to go on from: what was filed for the node that was here must not be taken for the next one's.
+    free: Vec<(NodeId, u32)>,
+}
+
+impl<O: Op> Nodes<O> {
+    pub(crate) fn new() -> Self {
+        Self { places: Vec::new(), free: Vec::new() }
+    }
+
+    pub(crate) fn reserve(&mut self, n: usize) {
+        self.places.reserve_exact(n.saturating_sub(self.free.len()));
+    }
+
+    pub(crate) fn insert(&mut self, mut node: Node<O>) -> NodeId {
+        if let Some((id, ticket)) = self.free.pop() {
+            node.ticket = ticket;
+            self.places[id.0 as usize] = Some(node);
+            return id;
+        }
+        self.places.push(Some(node));
+        NodeId(u32::try_from(self.places.len() - 1).expect("nodes are counted in 32 bits"))
+    }
+
+    pub(crate) fn get(&self, id: NodeId) -> Option<&Node<O>> {
+        self.places[id.0 as usize].as_ref()
+    }
+
+    pub(crate) fn remove(&mut self, id: NodeId) -> Option<Node<O>> {
+        let node = self.places[id.0 as usize].take()?;
+        self.free.push((id, node.ticket.wrapping_add(1)));
+        Some(node)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+}
+
+impl<O: Op> Index<NodeId> for Nodes<O> {
+    type Output = Node<O>;
+
+    fn index(&self, id: NodeId) -> &Node<O> {
+        self.places[id.0 as usize].as_ref().expect("a node is there as long as somebody holds it")
+    }
+}
+
+impl<O: Op> IndexMut<NodeId> for Nodes<O> {
+    fn index_mut(&mut self, id: NodeId) -> &mut Node<O> {
+        self.places[id.0 as usize].as_mut().expect("a node is there as long as somebody holds it")
+    }
+}

@@ -1,0 +1,307 @@
+//! The solver that many jobs share: handles to a loop that owns all state.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::Config;
+use crate::core::node::{BuildId, Owner};
+use crate::dag::{Dag, VertexId};
+use crate::drive::Driver;
+use crate::error::{BuildError, DuplicateJob, UnknownJob};
+use crate::export::{Export, ExportMode};
+use crate::op::Op;
+use crate::ready::JobId;
+use crate::run::OnFailure;
+use crate::status::{Histories, JobEvent, StatusStream};
+use crate::stop::Stop;
+
+mod message;
+
+use message::{Msg, Ticket};
+
+/// Solves graphs for many jobs at a time. Clones are handles to the same solver, which lives as long as one of them or
+/// of its jobs.
+///
+/// ```no_run
+/// # use larder_graph::{BuildError, Config, Dag, JobOptions, Op, Solver, VertexId};
+/// # async fn demo<O: Op<Error: std::error::Error + 'static>>(dag: Dag<O>, target: VertexId)
+/// # -> Result<(), Box<dyn std::error::Error>> {
+/// let solver = Solver::new(Config::new());
+/// let job = solver.job("release", JobOptions::default())?;
+/// let built = job.build(dag, &[target]).await?;
+/// job.discard();
+/// # Ok(())
+/// # }
+/// ```
+pub struct Solver<O: Op> {
+    shared: Arc<Shared<O>>,
+}
+
+struct Shared<O: Op> {
+    messages: mpsc::UnboundedSender<Msg<O>>,
+    registry: Mutex<Registry<O>>,
+}
+
+struct Registry<O: Op> {
+    jobs: HashMap<String, Weak<JobInner<O>>>,
+    n_jobs: u32,
+    n_tickets: u64,
+}
+
+impl<O: Op> Solver<O> {
+    /// Starts a solver on the current tokio runtime.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    pub fn new(config: Config<O>) -> Self {
+        let (messages, inbox) = mpsc::unbounded_channel();
+        // The loop ends by itself: when no handle is left, and what runs has been asked to end and has ended.
+        tokio::spawn(serve(Driver::new(config), inbox));
+        let registry = Registry { jobs: HashMap::new(), n_jobs: 0, n_tickets: 0 };
+        Self { shared: Arc::new(Shared { messages, registry: Mutex::new(registry) }) }
+    }
+
+    /// Opens a job of this name.
+    pub fn job(&self, name: impl Into<String>, options: JobOptions) -> Result<Job<O>, DuplicateJob> {
+        let name = name.into();
+        let mut registry = self.shared.lock();
+        if registry.jobs.get(&name).is_some_and(|job| job.strong_count() > 0) {
+            return Err(DuplicateJob(name));
+        }
+        let id = JobId(registry.n_jobs);
+        registry.n_jobs += 1;
+        let (shared, values) = (Arc::clone(&self.shared), Mutex::default());
+        let inner = Arc::new(JobInner { id, name: name.clone(), options, stop: Stop::new(), values, shared });
+        registry.jobs.insert(name, Arc::downgrade(&inner));
+        drop(registry);
+        inner.shared.send(Msg::Open(id, options.keeps_history));
+        Ok(Job { inner })
+    }
+
+    /// Returns another handle to an open job. Looks now, and does not wait for one to be opened.
+    pub fn get(&self, name: &str) -> Result<Job<O>, UnknownJob> {
+        let inner = self.shared.lock().jobs.get(name).and_then(Weak::upgrade);
+        inner.map(|inner| Job { inner }).ok_or_else(|| UnknownJob(name.to_owned()))
+    }
+
+    /// Waits until the solver has taken in all that was asked of it so far, and returns how many vertices, builds,
+    /// flights, and entries of its indexes it holds. All are zero when all jobs are discarded and nothing runs.
+    pub async fn census(&self) -> [usize; 8] {
+        let (reply, census) = oneshot::channel();
+        self.shared.send(Msg::Census(reply));
+        census.await.unwrap_or_default()
+    }
+}
+
+impl<O: Op> Clone for Solver<O> {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared) }
+    }
+}
+
+impl<O: Op> Shared<O> {
+    fn send(&self, message: Msg<O>) {
+        // Without a runtime there is no loop, and nobody to wait for it.
+        let _ = self.messages.send(message);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry<O>> {
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a job wants to be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct JobOptions {
+    /// What a failure means for the rest of a build. What fails for one job goes on for others that keep going.
+    pub on_failure: OnFailure,
+    /// Keeps all that happened for who asks for the [`status`](Job::status) later; it takes some 300 bytes per vertex.
+    /// Without it a reader hears what happens from then on.
+    pub keeps_history: bool,
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self { on_failure: OnFailure::Stop, keeps_history: true }
+    }
+}
+
+/// One client's requests. What it built is kept until it is discarded or its last handle is dropped.
+pub struct Job<O: Op> {
+    inner: Arc<JobInner<O>>,
+}
+
+type Value = Arc<dyn Any + Send + Sync>;
+
+struct JobInner<O: Op> {
+    id: JobId,
+    name: String,
+    options: JobOptions,
+    stop: Stop,
+    values: Mutex<HashMap<String, Vec<Value>>>,
+    shared: Arc<Shared<O>>,
+}
+
+/// What a build came to.
+pub struct Built<O: Op> {
+    id: BuildId,
+    /// The results of the targets, in their order, each with all its outputs ([`Op::output`]).
+    pub outputs: Vec<O::Output>,
+}
+
+impl<O: Op> Job<O> {
+    /// Returns the name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Brings the results of `targets`, and whatever they need for it. Dropping the future cancels this build.
+    pub async fn build(
+        &self,
+        dag: impl Into<Arc<Dag<O>>>,
+        targets: &[VertexId],
+    ) -> Result<Built<O>, BuildError<O::Error>> {
+        let (dag, inner) = (dag.into(), &self.inner);
+        if let Some(target) = targets.iter().find(|target| !dag.contains(**target)) {
+            return Err(BuildError::UnknownTarget(*target));
+        }
+        if inner.stop.is_requested() {
+            return Err(BuildError::Cancelled);
+        }
+        let ticket = {
+            let mut registry = inner.shared.lock();
+            registry.n_tickets += 1;
+            Ticket(registry.n_tickets)
+        };
+        let (reply, mut answer) = oneshot::channel();
+        let is_fail_fast = inner.options.on_failure == OnFailure::Stop;
+        let targets = targets.to_vec();
+        inner.shared.send(Msg::Build { ticket, job: inner.id, dag, targets, is_fail_fast, reply });
+        let mut cancel = CancelOnDrop { ticket, shared: Some(&inner.shared) };
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answer => answer,
+            () = inner.stop.requested() => {
+                inner.shared.send(Msg::Cancel { ticket, is_forced: false });
+                tokio::select! {
+                    biased;
+                    answer = &mut answer => answer,
+                    () = inner.stop.forced() => {
+                        inner.shared.send(Msg::Cancel { ticket, is_forced: true });
+                        answer.await
+                    }
+                }
+            }
+        };
+        cancel.shared = None;
+        let (id, outputs) = answer.unwrap_or(Err(BuildError::Cancelled))?;
+        Ok(Built { id, outputs })
+    }
+
+    /// Returns the handle by which the job is cancelled, first kindly, then at once. All its builds end as
+    /// [`BuildError::Cancelled`], as soon as what runs for nobody else has ended. There is no way back: a new attempt is
+    /// a new job.
+    pub fn stop(&self) -> &Stop {
+        &self.inner.stop
+    }
+
+    /// Cancels the job kindly.
+    pub fn cancel(&self) {
+        self.inner.stop.request();
+    }
+
+    /// Gives up all results. The name is free again, other handles are of no use any more.
+    pub fn discard(self) {
+        self.inner.end();
+    }
+
+    /// Attaches a value under a name; a name may have several.
+    pub fn set_value(&self, name: impl Into<String>, value: impl Any + Send + Sync) {
+        let mut values = self.inner.values.lock().unwrap_or_else(PoisonError::into_inner);
+        values.entry(name.into()).or_default().push(Arc::new(value));
+    }
+
+    /// Visits the values of a name that are of type `T`, in the order in which they were attached.
+    pub fn each_value<T: Any + Send + Sync>(&self, name: &str, mut visit: impl FnMut(&T)) {
+        let values = self.inner.values.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        values.iter().flatten().filter_map(|value| value.downcast_ref()).for_each(&mut visit);
+    }
+
+    /// Returns all that happened in this job so far, and will.
+    pub fn status(&self) -> StatusStream<O> {
+        let (reader, events) = mpsc::unbounded_channel();
+        self.inner.shared.send(Msg::Read { job: self.inner.id, reader });
+        StatusStream::new(events)
+    }
+
+    /// Returns the records of what a build of this job came to. What a cache does not have any more is left out.
+    pub async fn export(&self, built: &Built<O>, mode: ExportMode) -> Export<O::Key, O::Output> {
+        let (reply, draft) = oneshot::channel();
+        self.inner.shared.send(Msg::Export { build: built.id, reply });
+        match draft.await {
+            Ok(draft) => draft.complete(mode).await,
+            Err(_) => Export::default(),
+        }
+    }
+}
+
+impl<O: Op> Clone for Job<O> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<O: Op> JobInner<O> {
+    fn end(&self) {
+        self.stop.request();
+        let mut registry = self.shared.lock();
+        // The name may be another's by now.
+        if registry.jobs.get(&self.name).is_some_and(|job| std::ptr::eq(job.as_ptr(), self)) {
+            registry.jobs.remove(&self.name);
+        }
+        drop(registry);
+        self.shared.send(Msg::Discard(self.id));
+    }
+}
+
+impl<O: Op> Drop for JobInner<O> {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+struct CancelOnDrop<'a, O: Op> {
+    ticket: Ticket,
+    shared: Option<&'a Shared<O>>,
+}
+
+impl<O: Op> Drop for CancelOnDrop<'_, O> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared {
+            shared.send(Msg::Cancel { ticket: self.ticket, is_forced: false });
+        }
+    }
+}
+
+async fn serve<O: Op>(mut driver: Driver<O>, mut inbox: mpsc::UnboundedReceiver<Msg<O>>) {
+    let mut office = message::Office::new();
+    let mut is_open = true;
+    while is_open || !driver.is_idle() {
+        driver.start_ready(&mut office.histories).await;
+        office.reply(&mut driver);
+        tokio::select! {
+            biased;
+            message = inbox.recv(), if is_open => match message {
+                Some(message) => office.take(&mut driver, message),
+                None => is_open = false,
+            },
+            arrival = driver.arrival(), if is_open || !driver.is_idle() => {
+                driver.take_in(arrival, &mut office.histories);
+            }
+        }
+        office.reply(&mut driver);
+    }
+}
