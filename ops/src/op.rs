@@ -4,6 +4,7 @@
 //! cache_map(0)   the key as the plan knows it; else the source is fetched and its DESCRIPTION asked
 //! (the cache)    the store has it, or the library does
 //! cache_map(1)   the source is fetched and unpacked, ahead of its turn, and the key made from what is really in it
+//! cache_map(2)   by content: whether what it links to is the same to a compiler as in an earlier build
 //! execute        built (or a prebuilt package checked), made read-only, published
 //! ```
 //!
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_graph::{CacheMap, Context, Inputs, Op, Phase, Resources, VertexId};
+use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources, VertexId};
 
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
@@ -111,6 +112,32 @@ pub enum Origin {
     Directory(PathBuf),
 }
 
+/// What the solver knows a package by.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Key {
+    /// The definition key of a build.
+    Build(Arc<PackageKey>),
+    /// The content key of a build: its config hash, but with the interfaces of what it links to in place of their keys.
+    Content {
+        /// The build that is wanted.
+        wanted: Arc<PackageKey>,
+        /// The hash.
+        digest: Sha256Digest,
+    },
+    /// What a package is to those that link to it.
+    Interface(Sha256Digest),
+}
+
+impl Key {
+    /// Returns the definition key of the build that this is about.
+    pub fn wanted(&self) -> Option<&Arc<PackageKey>> {
+        match self {
+            Self::Build(wanted) | Self::Content { wanted, .. } => Some(wanted),
+            Self::Interface(_) => None,
+        }
+    }
+}
+
 /// A vertex that came to its end.
 #[derive(Debug)]
 pub struct Done {
@@ -170,16 +197,18 @@ pub struct PackageOp {
     /// What is to be done.
     pub spec: Spec,
     workshop: Arc<Workshop>,
+    /// The definition key, as the latest cache map has it.
+    wanted: Arc<Mutex<Option<Arc<PackageKey>>>>,
     prepared: Mutex<Option<Prepared>>,
 }
 
 impl PackageOp {
     /// Joins what is to be done with what it is done with.
     pub fn new(spec: Spec, workshop: Arc<Workshop>) -> Self {
-        Self { spec, workshop, prepared: Mutex::new(None) }
+        Self { spec, workshop, wanted: Arc::default(), prepared: Mutex::new(None) }
     }
 
-    fn map(&self, recipe: Recipe) -> Result<CacheMap<Arc<PackageKey>>, OpError> {
+    fn map(&self, recipe: Recipe) -> Result<CacheMap<Key>, OpError> {
         let mut provided = BTreeMap::new();
         let mut linked = Vec::new();
         for name in recipe.inputs() {
@@ -192,10 +221,32 @@ impl PackageOp {
             }
         }
         let (names, ids): (Vec<_>, Vec<_>) = linked.into_iter().unzip();
-        Ok(CacheMap::new(ids, move |keys: &[Arc<PackageKey>]| {
+        let wanted = Arc::clone(&self.wanted);
+        Ok(CacheMap::new(ids, move |keys: &[Key]| {
             let mut all = provided;
-            all.extend(names.into_iter().zip(keys.iter().cloned()));
-            Arc::new(recipe.key(&all))
+            all.extend(names.into_iter().zip(keys.iter().filter_map(Key::wanted).cloned()));
+            let key = Arc::new(recipe.key(&all));
+            *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&key));
+            Key::Build(key)
+        }))
+    }
+
+    /// Returns the map that asks for a build by what it was compiled against, if it links to anything.
+    fn content_map(&self) -> Option<CacheMap<Key>> {
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let linked: Vec<PackageName> =
+            wanted.linked_closure().into_keys().filter(|name| self.workshop.ids.contains_key(*name)).cloned().collect();
+        if linked.is_empty() {
+            return None;
+        }
+        let needs: Vec<Need> = linked.iter().map(|name| Need::content(self.workshop.ids[name])).collect();
+        Some(CacheMap::of(needs, move |interfaces: &[Key]| {
+            let interface = |key: &Key| match key {
+                Key::Interface(digest) => Some(*digest),
+                Key::Build(_) | Key::Content { .. } => None,
+            };
+            let interfaces = linked.iter().zip(interfaces.iter().filter_map(interface)).collect();
+            Key::Content { digest: content_hash(&wanted, &interfaces), wanted }
         }))
     }
 
@@ -209,7 +260,7 @@ impl PackageOp {
 }
 
 impl Op for PackageOp {
-    type Key = Arc<PackageKey>;
+    type Key = Key;
     type Output = Arc<Done>;
     type Error = OpError;
     type Progress = Progress;
@@ -231,15 +282,29 @@ impl Op for PackageOp {
     async fn cache_map(&self, index: usize, cx: &Context<Self>) -> Result<Option<CacheMap<Self::Key>>, OpError> {
         let is_provided = matches!(self.spec.origin, Origin::Provided);
         Ok(match (index, &self.spec.recipe) {
-            (0, _) if is_provided => Some(CacheMap::leaf(self.key_of_provided()?)),
+            (0, _) if is_provided => Some(CacheMap::leaf(Key::Build(self.key_of_provided()?))),
             (0, Some(recipe)) => Some(self.map(recipe.clone())?),
             (0, None) => Some(self.map(self.learn(cx).await?)?),
             (1, _) if !is_provided => Some(self.map(self.prepare(cx).await?)?),
+            (2, _) if !self.spec.is_rebuilt => self.content_map(),
             _ => None,
         })
     }
 
-    async fn execute(&self, key: &Self::Key, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<Done>, OpError> {
+    async fn content(&self, key: &Key, done: &Arc<Done>, _: Option<&str>, _: &Context<Self>) -> Result<Key, OpError> {
+        let (workshop, key, done) = (Arc::clone(&self.workshop), key.clone(), Arc::clone(done));
+        blocking(move || {
+            Ok(match (&done.tree, key.wanted()) {
+                (Some(tree), _) => Key::Interface(workshop.store.interface(tree)?),
+                (None, Some(provided)) => Key::Interface(provided.digest()),
+                (None, None) => key,
+            })
+        })
+        .await
+    }
+
+    async fn execute(&self, key: &Key, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<Done>, OpError> {
+        let key = key.wanted().expect("an interface is nobody's own key");
         if matches!(self.spec.origin, Origin::Provided) {
             return Ok(Arc::new(Done { tree: None, how: How::Provided, build: None }));
         }
@@ -265,12 +330,6 @@ impl Op for PackageOp {
         let closure = inputs.closure();
         let view: BTreeMap<PackageName, PathBuf> =
             closure.iter().filter_map(|(id, done)| Some((ids[id].clone(), done.tree.clone()?))).collect();
-        let content = self.content(key, &view)?;
-        if !self.spec.is_rebuilt
-            && let Some(done) = self.adopt(key, content).await?
-        {
-            return Ok(Arc::new(done));
-        }
         cx.report(Progress::Building);
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
@@ -284,7 +343,7 @@ impl Op for PackageOp {
         sidecar.linkingto.clone_from(&prepared.recipe.linking_to);
         sidecar.source_compiled = built.join("libs").is_dir() && !prepared.is_binary;
         sidecar.dependencies = Self::dependencies(&view);
-        sidecar.content = Some(content);
+        sidecar.content = Some(self.content_of(key, &view)?);
         let existing = if self.spec.is_rebuilt { OnExisting::Replace } else { OnExisting::Keep };
         let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
         let tree = blocking(move || {
@@ -326,26 +385,15 @@ impl PackageOp {
         builder.install(&build, cx.stop()).await
     }
 
-    /// Returns the content key: what the config hash would be if each package that this one links to, through any
-    /// number of steps, stood there with the digest of its interface instead of its key. All of them, not only the
-    /// direct ones: a build finds headers of the others too, by flags that the direct ones hand on.
-    fn content(&self, key: &PackageKey, view: &BTreeMap<PackageName, PathBuf>) -> Result<Sha256Digest, OpError> {
-        let mut content = key.config().clone();
-        for (name, linked) in key.linked_closure() {
-            match view.get(name) {
-                Some(tree) => content.insert(name.as_str(), self.workshop.store.interface(tree)?),
-                None => content.insert(name.as_str(), linked.digest()),
+    /// Returns the content hash of a build that saw `view`.
+    fn content_of(&self, key: &PackageKey, view: &BTreeMap<PackageName, PathBuf>) -> Result<Sha256Digest, OpError> {
+        let mut interfaces = BTreeMap::new();
+        for name in key.linked_closure().into_keys() {
+            if let Some(tree) = view.get(name) {
+                interfaces.insert(name, self.workshop.store.interface(tree)?);
             }
         }
-        Ok(content.hash())
-    }
-
-    /// Takes over a build of the same source with the same content key: it was compiled against the very same headers
-    /// and libraries, so compiling again would change nothing.
-    async fn adopt(&self, key: &Arc<PackageKey>, content: Sha256Digest) -> Result<Option<Done>, OpError> {
-        let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
-        let adopted = blocking(move || workshop.store.adopt(&key, content)).await?;
-        Ok(adopted.map(|tree| Done { tree: Some(tree), how: How::InterfaceUnchanged, build: None }))
+        Ok(content_hash(key, &interfaces))
     }
 
     /// Says whether this is a recompilation, and why, or something new.
@@ -380,4 +428,15 @@ async fn blocking<T: Send + 'static, E: Send + 'static>(
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// Returns what the config hash would be if each package that this build links to, through any number of steps, stood
+/// there with the digest of its interface instead of its key. All of them, not only the direct ones: a build finds
+/// headers of the others too, by flags that the direct ones hand on. What R provides has its key for an interface.
+fn content_hash(key: &PackageKey, interfaces: &BTreeMap<&PackageName, Sha256Digest>) -> Sha256Digest {
+    let mut content = key.config().clone();
+    for (name, linked) in key.linked_closure() {
+        content.insert(name.as_str(), interfaces.get(name).copied().unwrap_or_else(|| linked.digest()));
+    }
+    content.hash()
 }

@@ -294,15 +294,26 @@ impl Store {
         }
     }
 
-    /// Makes an entry for `key` out of one of the same source with the content key `content`, if there is one: its
-    /// files are linked, nothing is built. The caller holds the source's lock.
-    pub fn adopt(&self, key: &PackageKey, content: Sha256Digest) -> Result<Option<PathBuf>, StoreError> {
-        let (package, source) = (key.package(), key.reference().source);
-        let same = self.sidecars(package, source).into_iter().find_map(|(config, _, sidecar)| {
-            let tree = self.lookup(package, Reference { source, config })?;
-            (sidecar.content == Some(content)).then_some((tree, sidecar))
-        });
-        let Some((tree, sidecar)) = same else { return Ok(None) };
+    /// Returns an entry of this source that was built with the content key `content`, if there is one.
+    pub fn with_content(
+        &self,
+        package: &PackageName,
+        source: Sha256Digest,
+        content: Sha256Digest,
+    ) -> Option<Reference> {
+        let entries = self.sidecars(package, source).into_iter();
+        let same = entries.filter(|(_, _, sidecar)| sidecar.content == Some(content));
+        same.map(|(config, ..)| Reference { source, config })
+            .find(|reference| self.lookup(package, *reference).is_some())
+    }
+
+    /// Makes the entry of `key` out of another entry of the same source: its files are linked, nothing is built.
+    /// Returns `None` if that one is gone. The caller holds the source's lock.
+    pub fn adopt(&self, key: &PackageKey, from: Reference) -> Result<Option<PathBuf>, StoreError> {
+        let package = key.package();
+        let (Some(tree), Some(sidecar)) = (self.lookup(package, from), self.sidecar(package, from)) else {
+            return Ok(None);
+        };
         let staging = self.stage()?;
         let linked = staging.path().join("adopted");
         Linker::new(None).link_tree(&tree, &linked)?;

@@ -11,7 +11,7 @@ use larder_graph::{
 use larder_graph::{Failure as GraphFailure, Settled as GraphSettled};
 use larder_ops::library::{Library, LibraryError, StagedPackage, has_package};
 use larder_ops::link::Linker;
-use larder_ops::op::{Done, How, OpError, PackageOp, Progress, StoreCache};
+use larder_ops::op::{Done, How, Key, OpError, PackageOp, Progress, StoreCache};
 use larder_ops::package::PackageName;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
@@ -172,7 +172,8 @@ async fn update(
         if is_lost {
             lost.insert(id);
         }
-        let (Some(done), Some(key)) = (settled.outcome.output(), &settled.key) else { continue };
+        let key = settled.key.as_ref().and_then(Key::wanted);
+        let (Some(done), Some(key)) = (settled.outcome.output(), key) else { continue };
         match (&done.how, &done.tree) {
             (How::Provided, _) => drop(provided.insert(package.clone())),
             (How::Kept, _) | (_, None) => {}
@@ -314,6 +315,7 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             GraphOutcome::Skipped { because } => (Outcome::Skipped, Some(self.package(*because).to_string())),
             GraphOutcome::Stopped => (Outcome::Skipped, None),
         };
+        let key = settled.key.as_ref().and_then(Key::wanted);
         let op_error = match settled.outcome.failure() {
             Some(GraphFailure::Op(error)) => Some(error),
             _ => None,
@@ -324,7 +326,7 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             version: spec.version.clone(),
             outcome,
             because,
-            key: settled.key.as_ref().filter(|_| outcome != Outcome::Provided).map(|key| key.reference().to_string()),
+            key: key.filter(|_| outcome != Outcome::Provided).map(|key| key.reference().to_string()),
             duration: match (build, outcome) {
                 (Some(build), _) => build.duration,
                 // Not its own: what it waited for.

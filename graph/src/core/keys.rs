@@ -305,7 +305,7 @@ impl<O: Op> Core<O> {
         for (waiter, ticket) in content.waiters.clone() {
             if self.is_keying(waiter, ticket) {
                 for place in 0..self.nodes[waiter].holds.len() {
-            let Some(build) = self.wanting_at(waiter, place) else { continue };
+                    let Some(build) = self.wanting_at(waiter, place) else { continue };
                     self.demand_for(build, waiter);
                 }
             }

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::node::{BuildId, Drain, Ending, NodeId, Stage, State, Wants};
-use super::{Core, Step, event::{Note, What}};
+use super::{
+    Core, Step,
+    event::{Note, What},
+};
 use crate::context::Made;
 use crate::dag::VertexId;
 use crate::error::Failure;

@@ -1,7 +1,10 @@
 //! Demand: who wants what of a node, what the node therefore does next, and what it wants of others.
 
 use super::node::{BuildId, ContentState, Drain, Ending, NodeId, Owner, Stage, State, Wants};
-use super::{Core, Item, Step, event::{Note, What}};
+use super::{
+    Core, Item, Step,
+    event::{Note, What},
+};
 use crate::event::Outcome;
 use crate::op::{Op, Phase, Reach};
 use crate::ready::{Entry, JobId};

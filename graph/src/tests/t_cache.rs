@@ -1,7 +1,7 @@
 //! BuildKit's scheduler scenarios about caching, by their numbers in `SCENARIOS.md`.
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::join;
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use larder_graph::{CacheManager, Found, Record, Save};
 
-use super::{Done, How, OpError, PackageOp, Workshop};
-use crate::key::PackageKey;
+use super::{Done, How, Key, OpError, PackageOp, Workshop, blocking};
+use crate::key::{PackageKey, Reference};
 use crate::library;
 use crate::package::PackageName;
 
@@ -39,20 +39,40 @@ pub(super) fn find(workshop: &Workshop, key: &PackageKey) -> Option<Done> {
     Some(Done { tree: Some(tree), how, build: None })
 }
 
-type Key = Arc<PackageKey>;
+impl StoreCache {
+    fn record(wanted: &Arc<PackageKey>, id: Reference) -> Found<Key> {
+        let key = Key::Build(Arc::clone(wanted));
+        let record = Record { key: key.clone(), id: id.to_string(), created_at: 0, priority: 0, source: None };
+        Found { key, records: vec![record] }
+    }
+}
 
 impl CacheManager<PackageOp> for StoreCache {
     async fn query(&self, key: &Key) -> Result<Option<Found<Key>>, OpError> {
-        if self.rebuilt.contains(key.package()) || find(&self.workshop, key).is_none() {
-            return Ok(None);
-        }
-        let id = key.reference().to_string();
-        let record = Record { key: Arc::clone(key), id, created_at: 0, priority: 0, source: None };
-        Ok(Some(Found { key: Arc::clone(key), records: vec![record] }))
+        let found = match key {
+            Key::Build(wanted) => find(&self.workshop, wanted).map(|_| wanted.reference()),
+            Key::Content { wanted, digest } => {
+                self.workshop.store.with_content(wanted.package(), wanted.reference().source, *digest)
+            }
+            Key::Interface(_) => None,
+        };
+        let wanted = key.wanted().filter(|wanted| !self.rebuilt.contains(wanted.package()));
+        Ok(wanted.zip(found).map(|(wanted, reference)| Self::record(wanted, reference)))
     }
 
     async fn load(&self, record: &Record<Key>) -> Result<Option<Arc<Done>>, OpError> {
-        Ok(find(&self.workshop, &record.key).map(Arc::new))
+        let (Some(wanted), Ok(from)) = (record.key.wanted(), record.id.parse::<Reference>()) else { return Ok(None) };
+        if let Some(done) = find(&self.workshop, wanted) {
+            return Ok(Some(Arc::new(done)));
+        }
+        // It was found by its content, under another key: what it was compiled against has not changed.
+        let (workshop, wanted) = (Arc::clone(&self.workshop), Arc::clone(wanted));
+        let adopted = blocking(move || {
+            let _lock = workshop.store.lock_source(wanted.package(), wanted.reference().source)?;
+            Ok::<_, OpError>(workshop.store.adopt(&wanted, from)?)
+        });
+        let done = |tree| Arc::new(Done { tree: Some(tree), how: How::InterfaceUnchanged, build: None });
+        Ok(adopted.await?.map(done))
     }
 
     async fn save(&self, _: Save<'_, PackageOp>) -> Result<(), OpError> {
