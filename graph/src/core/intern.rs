@@ -153,6 +153,7 @@ impl<O: Op> Core<O> {
             n_missing,
             n_incomplete,
             map_index: 0,
+            is_last_map: false,
             is_exhausted: false,
             ignores_cache,
             is_fresh: false,

@@ -148,9 +148,11 @@ impl<O: Op> Core<O> {
         let mut digests = Vec::with_capacity(inputs.len());
         digests.extend(parts);
         let is_content = map.needs_content();
+        let is_last = map.is_last();
         let key = map.key(&digests);
         let has_cache = self.cache(id).is_some();
         let node = &mut self.nodes[id];
+        node.is_last_map = is_last;
         let may_ask = has_cache && !node.ignores_cache && !has_fresh;
         let is_known = node.probe.as_ref().is_some_and(|(probe, _)| *probe == key);
         node.is_fresh |= node.ignores_cache || (has_fresh && !is_content);
@@ -168,6 +170,9 @@ impl<O: Op> Core<O> {
     fn next_map(&mut self, id: NodeId) {
         self.nodes[id].map_index += 1;
         self.set(id, State::Idle);
+        if self.nodes[id].is_last_map {
+            return self.exhausted(id);
+        }
         self.agenda.push_back(Step::Pursue(id));
     }
 

@@ -133,6 +133,8 @@ pub(crate) struct Node<O: Op> {
     pub(crate) n_incomplete: u32,
     /// The cache map it is at.
     pub(crate) map_index: u32,
+    /// The cache map it is at says that it is the last one.
+    pub(crate) is_last_map: bool,
     /// There are no more cache maps.
     pub(crate) is_exhausted: bool,
     /// No cache may answer for this node ([`VertexOptions::ignores_cache`](crate::VertexOptions)).
