@@ -167,8 +167,7 @@ trait Erased<O: Op>: Send + Sync {
     fn load<'a>(&'a self, record: &'a Record<O::Key>) -> Answer<'a, O, Option<O::Output>>;
     fn save<'a>(&'a self, save: Save<'a, O>) -> Answer<'a, O, ()>;
     fn link<'a>(&'a self, alias: &'a O::Key, key: &'a O::Key) -> Answer<'a, O, ()>;
-    fn digest<'a>(&'a self, key: &'a O::Key, output: u32, selector: Option<&'a str>)
-    -> Answer<'a, O, Option<O::Key>>;
+    fn digest<'a>(&'a self, key: &'a O::Key, output: u32, selector: Option<&'a str>) -> Answer<'a, O, Option<O::Key>>;
     fn remember<'a>(
         &'a self,
         key: &'a O::Key,
@@ -196,12 +195,7 @@ impl<O: Op, C: CacheManager<O>> Erased<O> for C {
         Box::pin(CacheManager::link(self, alias, key))
     }
 
-    fn digest<'a>(
-        &'a self,
-        key: &'a O::Key,
-        output: u32,
-        selector: Option<&'a str>,
-    ) -> Answer<'a, O, Option<O::Key>> {
+    fn digest<'a>(&'a self, key: &'a O::Key, output: u32, selector: Option<&'a str>) -> Answer<'a, O, Option<O::Key>> {
         Box::pin(CacheManager::digest(self, key, output, selector))
     }
 

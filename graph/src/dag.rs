@@ -225,7 +225,9 @@ impl<O> Dag<O> {
 
     /// Returns what needs `vertex` itself, by index.
     pub fn dependants(&self, vertex: VertexId) -> impl Iterator<Item = (VertexId, EdgeKind)> + '_ {
-        self.graph.edges_directed(vertex.node(), Direction::Incoming).map(|edge| (edge.source().into(), edge.weight().1))
+        self.graph
+            .edges_directed(vertex.node(), Direction::Incoming)
+            .map(|edge| (edge.source().into(), edge.weight().1))
     }
 
     /// Returns the number of vertices.

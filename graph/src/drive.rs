@@ -206,7 +206,8 @@ impl<O: Op> Core<O> {
         if outputs.len() == build.targets.len() {
             return Ok(outputs);
         }
-        let lost = nodes().find(|node| self.node(*node).is_some_and(|node| node.lost_to.is_some() && node.made.is_none()));
+        let lost =
+            nodes().find(|node| self.node(*node).is_some_and(|node| node.lost_to.is_some() && node.made.is_none()));
         let first = match (lost, build.drain) {
             (Some(lost), _) => lost,
             (None, Some(Drain::Failed(root))) => root,
@@ -247,9 +248,9 @@ fn perform<O: Op>(context: Context<O>, work: Work<O>) -> Performing<O> {
             };
             Done::Query(unless_stopped(&context, query).await.unwrap_or(Ok(None)))
         }),
-        Work::Load { cache, record } => Box::pin(async move {
-            Done::Load(unless_stopped(&context, cache.load(&record)).await.unwrap_or(Ok(None)))
-        }),
+        Work::Load { cache, record } => {
+            Box::pin(async move { Done::Load(unless_stopped(&context, cache.load(&record)).await.unwrap_or(Ok(None))) })
+        }
         Work::Digest { cache, key, part } => Box::pin(async move {
             let digest = cache.digest(&key, part.output, part.selector.as_deref());
             Done::Digest(unless_stopped(&context, digest).await.unwrap_or(Ok(None)))
@@ -320,9 +321,7 @@ impl<O: Op> Future for Task<O> {
         match catch_unwind(AssertUnwindSafe(|| self.work.as_mut().poll(cx))) {
             Ok(Poll::Pending) => Poll::Pending,
             Ok(Poll::Ready(done)) => Poll::Ready(Landed { flight, done, panic: None }),
-            Err(panic) => {
-                Poll::Ready(Landed { flight, done: Done::Panicked(message(&*panic)), panic: Some(panic) })
-            }
+            Err(panic) => Poll::Ready(Landed { flight, done: Done::Panicked(message(&*panic)), panic: Some(panic) }),
         }
     }
 }

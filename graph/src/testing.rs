@@ -11,9 +11,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::context::{Context, Inputs};
 use crate::dag::VertexId;
 use crate::limits::Resources;
-use crate::context::{Context, Inputs};
 use crate::op::{CacheMap, Op, Phase};
 
 pub use cache::ScriptedCache;

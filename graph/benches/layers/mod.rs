@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use divan::Bencher;
 use larder_graph::{
-    CacheMap, Config, Context, Dag, DagBuilder, EdgeKind, Inputs, JobOptions, Limits, MemoryCache, OnFailure, Op, Solver,
-    Stop, VertexId, run,
+    CacheMap, Config, Context, Dag, DagBuilder, EdgeKind, Inputs, JobOptions, Limits, MemoryCache, OnFailure, Op,
+    Solver, Stop, VertexId, run,
 };
 
 struct Noop {

@@ -49,7 +49,8 @@ impl<O: Op> Combined<O> {
         ask: impl Fn(&'a Cache<O>) -> F,
         is_enough: impl Fn(&T) -> bool,
     ) -> Vec<(Option<&'a Arc<str>>, Result<Option<T>, O::Error>)> {
-        let all = std::iter::once((None, &self.main)).chain(self.others.iter().map(|(name, cache)| (Some(name), cache)));
+        let all =
+            std::iter::once((None, &self.main)).chain(self.others.iter().map(|(name, cache)| (Some(name), cache)));
         let mut waiting: Vec<(_, Pin<Box<F>>)> = all.map(|(name, cache)| (name, Box::pin(ask(cache)))).collect();
         let mut answers = Vec::new();
         let mut patience = pin!(async {

@@ -111,10 +111,8 @@ impl<O: Op> Inner<O> {
                 back_links.retain(|link| link != key);
             }
         }
-        let known = self
-            .keys
-            .entry(key.clone())
-            .or_insert_with(|| Known::Own { results: Vec::new(), back_links: Vec::new() });
+        let known =
+            self.keys.entry(key.clone()).or_insert_with(|| Known::Own { results: Vec::new(), back_links: Vec::new() });
         match known {
             Known::Own { results, back_links } => (results, back_links),
             Known::Link(_) => unreachable!("a link was taken away above"),

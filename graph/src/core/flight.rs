@@ -6,10 +6,10 @@ use super::event::What;
 use super::node::{BuildId, Drain, Ending, Flight, NodeId, Owner, Role, Stage, State};
 use super::{Core, Done, Item, Start, Step, Work};
 use crate::context::{Context, FlightId, Input, Inputs};
-use crate::few::Few;
 use crate::dag::{Dag, VertexId};
 use crate::error::Failure;
 use crate::event::Outcome;
+use crate::few::Few;
 use crate::op::{Op, Phase, Reach};
 use crate::ready::{Demand, Entry};
 
@@ -289,7 +289,8 @@ impl<O: Op> Core<O> {
     }
 
     fn not_loaded(&mut self, flight: &Flight<O>) {
-        let Some(bad) = flight.attached.first().and_then(|node| self.nodes[*node].more().records.last().cloned()) else {
+        let Some(bad) = flight.attached.first().and_then(|node| self.nodes[*node].more().records.last().cloned())
+        else {
             return;
         };
         for &node in flight.attached.iter() {

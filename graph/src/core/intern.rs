@@ -162,6 +162,8 @@ impl<O: Op> Core<O> {
             key: None,
             probe: None,
             made: None,
+            keying: None,
+            waiters: Vec::new(),
             more: None,
         };
         if cache.is_some() {
@@ -269,8 +271,6 @@ impl<O: Op> Core<O> {
         let mut stay = HashSet::new();
         for &node in &gone {
             self.unlist(node);
-            self.waiters.remove(&node);
-            self.maps.remove(&node);
             for content in self.contents_of.remove(&node).unwrap_or_default() {
                 self.contents.remove(&content);
             }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::node::{Content, ContentId, ContentState, Ending, Flight, NodeId, Role, Stage, State};
-use super::{Core, Done, Start, Step, Waiter, Work};
+use super::node::{Content, ContentId, ContentState, Ending, Flight, NodeId, Role, Stage, State, Waiter};
+use super::{Core, Done, Start, Step, Work};
 use crate::cache::Found;
 use crate::dag::VertexId;
 use crate::error::{CycleError, Failure};
@@ -30,7 +30,7 @@ impl<O: Op> Core<O> {
                     return self.skip(id, root);
                 }
                 n_unmet += 1;
-                self.waiters.entry(input).or_default().push(Waiter::Node(id, ticket));
+                self.nodes[input].waiters.push(Waiter::Node(id, ticket));
                 continue;
             };
             if self.has_none(input) {
@@ -48,7 +48,7 @@ impl<O: Op> Core<O> {
             return self.keyed(id, map, &inputs);
         }
         self.set(id, State::Keying { n_unmet });
-        self.maps.insert(id, (map, inputs));
+        self.nodes[id].keying = Some(Box::new((map, inputs)));
         for place in 0..self.nodes[id].holds.len() {
             let Some(build) = self.wanting_at(id, place) else { continue };
             self.demand_for(build, id);
@@ -217,7 +217,7 @@ impl<O: Op> Core<O> {
     /// `key` is what dependants see from now on.
     fn finish_key(&mut self, id: NodeId, key: O::Key) {
         self.nodes[id].key = Some(key);
-        for waiter in self.waiters.remove(&id).unwrap_or_default() {
+        for waiter in std::mem::take(&mut self.nodes[id].waiters) {
             match waiter {
                 Waiter::Node(node, ticket) => self.met(node, ticket),
                 Waiter::Content(content) => self.content_keyed(content),
@@ -231,7 +231,7 @@ impl<O: Op> Core<O> {
         let State::Keying { n_unmet } = node.state else { return };
         self.nodes[id].state = State::Keying { n_unmet: n_unmet - 1 };
         if n_unmet == 1 {
-            let (map, inputs) = self.maps.remove(&id).expect("a map is kept while its node is keying");
+            let (map, inputs) = *self.nodes[id].keying.take().expect("a map is kept while its node is keying");
             self.keyed(id, map, &inputs);
         }
     }
@@ -240,7 +240,7 @@ impl<O: Op> Core<O> {
     pub(super) fn bereaved(&mut self, id: NodeId) -> Vec<NodeId> {
         let mut waiting = Vec::new();
         if self.nodes[id].key.is_none() {
-            for waiter in self.waiters.remove(&id).unwrap_or_default() {
+            for waiter in std::mem::take(&mut self.nodes[id].waiters) {
                 if let Waiter::Node(node, ticket) = waiter {
                     waiting.push((node, ticket));
                 }
@@ -282,7 +282,7 @@ impl<O: Op> Core<O> {
         if self.nodes[input].key.is_some() {
             self.content_keyed(id);
         } else {
-            self.waiters.entry(input).or_default().push(Waiter::Content(id));
+            self.nodes[input].waiters.push(Waiter::Content(id));
         }
         id
     }
@@ -310,7 +310,7 @@ impl<O: Op> Core<O> {
         for (waiter, ticket) in content.waiters.clone() {
             if self.is_keying(waiter, ticket) {
                 for place in 0..self.nodes[waiter].holds.len() {
-            let Some(build) = self.wanting_at(waiter, place) else { continue };
+                    let Some(build) = self.wanting_at(waiter, place) else { continue };
                     self.demand_for(build, waiter);
                 }
             }

@@ -4,7 +4,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::node::{BuildId, Drain, Ending, NodeId, Stage, State, Wants};
-use super::{Core, Step, event::{Note, What}};
+use super::{
+    Core, Step,
+    event::{Note, What},
+};
 use crate::context::Made;
 use crate::dag::VertexId;
 use crate::error::Failure;
@@ -89,7 +92,7 @@ impl<O: Op> Core<O> {
     fn end_without_result(&mut self, id: NodeId) {
         // A newcomer tries again.
         self.unlist(id);
-        self.maps.remove(&id);
+        self.nodes[id].keying = None;
         self.set(id, State::Settled(Ending::HasNone));
         for place in 0..self.nodes[id].holds.len() {
             let Some(build) = self.wanting_at(id, place) else { continue };

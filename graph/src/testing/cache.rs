@@ -36,8 +36,7 @@ impl CacheManager<Scripted> for ScriptedCache {
         let Some((_, script, _)) = self.script(key) else { return Ok(None) };
         let name = key.split('(').next().unwrap_or_default();
         if script.cached_at.is_some_and(|index| script.map_name(index) == name) {
-            let record =
-                Record { key: key.clone(), id: String::new(), created_at: 0, priority: 0, source: None };
+            let record = Record { key: key.clone(), id: String::new(), created_at: 0, priority: 0, source: None };
             return Ok(Some(Found { key: key.clone(), records: vec![record] }));
         }
         tokio::time::sleep(Duration::from_millis(script.load_ms)).await;

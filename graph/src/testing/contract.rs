@@ -88,7 +88,8 @@ async fn results<O: Op<Error: std::fmt::Debug>>(cache: &impl CacheManager<O>, sa
 
 /// Every link leads to the vertex's own key, given at once or later, however often.
 async fn links<O: Op<Error: std::fmt::Debug>>(cache: &impl CacheManager<O>, samples: &impl Samples<O>) {
-    let [own, early, late, chained] = ["links own", "links early", "links late", "links chained"].map(|n| samples.key(n));
+    let [own, early, late, chained] =
+        ["links own", "links early", "links late", "links chained"].map(|n| samples.key(n));
     save(cache, &own, std::slice::from_ref(&early), &samples.output("linked")).await;
     for _ in 0..2 {
         cache.link(&late, &own).await.expect("a link works");

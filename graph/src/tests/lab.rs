@@ -373,7 +373,9 @@ impl Lab {
 
     pub(super) fn job_with(&self, on_failure: OnFailure) -> Job<Sum> {
         let n = self.n_jobs.fetch_add(1, Ordering::SeqCst);
-        self.solver.job(format!("job {n}"), JobOptions { on_failure, ..JobOptions::default() }).expect("the name is new")
+        self.solver
+            .job(format!("job {n}"), JobOptions { on_failure, ..JobOptions::default() })
+            .expect("the name is new")
     }
 
     /// Builds the last vertex in a job of its own, which is discarded.

@@ -23,7 +23,8 @@ async fn t23_all_records_go_along_built_or_found() {
     let lab = Lab::new();
     for _ in 0..2 {
         let (job, export) = export(&lab, &chain(), ExportMode::Max).await;
-        let records: Vec<_> = export.records.iter().map(|r| (r.key.as_str(), r.inputs.len(), r.result.is_some())).collect();
+        let records: Vec<_> =
+            export.records.iter().map(|r| (r.key.as_str(), r.inputs.len(), r.result.is_some())).collect();
         assert_eq!(records, [("low()", 0, true), ("middle(low()/0)", 1, true), ("top(middle(low()/0)/0)", 1, true)]);
         job.discard();
     }
