@@ -1,28 +1,23 @@
-//! A graph with no R in it: a small C build, with a cache in memory.
+//! A graph with no R in it: a small C build that caches, cuts off early, and can be cancelled.
 //!
 //!     cargo run --example custom_op
 //!
-//! A vertex is a source file, an object made from a source and a header, or the program linked from the objects.
-//! The second build loads everything; after an edit only what depends on the edited file runs again.
+//! A vertex is a source file, an object made from a source and a header, or the program linked from the objects. An
+//! object is named by the names of what it is made from, and if that name is new by what those really say: a file that
+//! changed only in its comments makes no new object.
 
-use std::collections::HashMap;
-use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder_graph::{
-    CacheMap, Context, CycleError, Dag, DagBuilder, EdgeKind, Event, Inputs, Limits, OnFailure, Op, Outcome, Phase,
-    Resources, Stop, VertexId, run,
+    BuildError, CacheMap, Config, Context, CycleError, Dag, DagBuilder, EdgeKind, End, Inputs, Job, JobOptions, Limits,
+    MemoryCache, Need, Op, Phase, Resources, Solver, Told, VertexId,
 };
-
-/// Results of earlier builds, by key.
-type Cache = Arc<Mutex<HashMap<u64, String>>>;
 
 struct Step {
     name: &'static str,
     action: Action,
-    cache: Cache,
 }
 
 enum Action {
@@ -31,11 +26,19 @@ enum Action {
     Link { inputs: Vec<VertexId> },
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("asked to stop")]
+struct Stopped;
+
 impl Op for Step {
     type Key = u64;
     type Output = String;
-    type Error = Infallible;
-    type Progress = Infallible;
+    type Error = Stopped;
+    type Progress = ();
+
+    fn name(&self) -> String {
+        self.name.to_owned()
+    }
 
     fn resources(&self, phase: Phase) -> Resources {
         match (phase, &self.action) {
@@ -44,34 +47,35 @@ impl Op for Step {
         }
     }
 
-    // A file is named by its text, all else by the action and the keys of what it is made from.
-    async fn cache_map(&self, index: usize, _: &Context<Self>) -> Result<Option<CacheMap<u64>>, Infallible> {
-        if index > 0 {
-            return Ok(None);
-        }
-        Ok(Some(match &self.action {
-            Action::Read { text } => CacheMap::leaf(digest(&("read", text))),
-            Action::Compile { inputs } => CacheMap::new(inputs.clone(), |keys| digest(&("compile", keys))),
-            Action::Link { inputs } => CacheMap::new(inputs.clone(), |keys| digest(&("link", keys))),
-        }))
-    }
-
-    async fn load(&self, key: &u64, _: &Context<Self>) -> Result<Option<String>, Infallible> {
-        Ok(self.cache.lock().expect("nobody panics with the cache").get(key).cloned())
-    }
-
-    async fn execute(&self, key: &u64, inputs: Inputs<Self>, _: &Context<Self>) -> Result<String, Infallible> {
-        let parts: Vec<_> = inputs.direct().map(|(_, output)| output).collect();
-        let output = match &self.action {
-            Action::Read { text } => (*text).to_owned(),
-            Action::Compile { .. } => {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-                format!("object({})", parts.join(", "))
+    async fn cache_map(&self, index: usize, _: &Context<Self>) -> Result<Option<CacheMap<u64>>, Stopped> {
+        Ok(match (index, &self.action) {
+            (0, Action::Read { text }) => Some(CacheMap::leaf(digest(&("read", text))).last()),
+            (0, Action::Compile { inputs }) => {
+                Some(CacheMap::new(inputs.iter().copied(), |keys| digest(&("compile", keys))))
             }
-            Action::Link { .. } => format!("program({})", parts.join(", ")),
-        };
-        self.cache.lock().expect("nobody panics with the cache").insert(*key, output.clone());
-        Ok(output)
+            (1, Action::Compile { inputs }) => {
+                Some(CacheMap::of(inputs.iter().copied().map(Need::content), |contents| digest(&("code", contents))))
+            }
+            (0, Action::Link { inputs }) => Some(CacheMap::new(inputs.iter().copied(), |keys| digest(&("link", keys)))),
+            _ => None,
+        })
+    }
+
+    async fn execute(&self, _: &u64, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<String, Stopped> {
+        let parts: Vec<_> = inputs.direct().map(|(_, output)| output).collect();
+        match &self.action {
+            Action::Read { text } => Ok((*text).to_owned()),
+            Action::Compile { .. } => tokio::select! {
+                () = cx.stop().requested() => Err(Stopped),
+                () = tokio::time::sleep(Duration::from_millis(20)) => Ok(format!("object({})", parts.join(", "))),
+            },
+            Action::Link { .. } => Ok(format!("program({})", parts.join(", "))),
+        }
+    }
+
+    // What the compiler sees of a file: all but its comments.
+    async fn content(&self, _: &u64, output: &String, _: Option<&str>, _: &Context<Self>) -> Result<u64, Stopped> {
+        Ok(digest(&output.split("//").next()))
     }
 }
 
@@ -82,17 +86,15 @@ fn digest(parts: &impl Hash) -> u64 {
 }
 
 /// `main` from two objects; both see the header, only one sees `util.c`.
-fn program(cache: &Cache, util: &'static str) -> Result<Dag<Step>, CycleError> {
+fn program(util: &'static str) -> Result<(Dag<Step>, VertexId), CycleError> {
     let mut builder = DagBuilder::new();
     let mut add = |name, action| {
         let inputs = match &action {
             Action::Read { .. } => Vec::new(),
             Action::Compile { inputs } | Action::Link { inputs } => inputs.clone(),
         };
-        let vertex = builder.add(Step { name, action, cache: Arc::clone(cache) });
-        for input in inputs {
-            builder.edge(vertex, input, EdgeKind::Keyed);
-        }
+        let vertex = builder.add(Step { name, action });
+        inputs.into_iter().for_each(|input| builder.edge(vertex, input, EdgeKind::Keyed));
         vertex
     };
     let header = add("util.h", Action::Read { text: "int twice(int);" });
@@ -102,34 +104,49 @@ fn program(cache: &Cache, util: &'static str) -> Result<Dag<Step>, CycleError> {
         add("util.o", Action::Compile { inputs: vec![header, util] }),
         add("main.o", Action::Compile { inputs: vec![header, main] }),
     ];
-    add("main", Action::Link { inputs: objects });
-    builder.build()
+    let program = add("main", Action::Link { inputs: objects });
+    Ok((builder.build()?, program))
 }
 
-/// Builds, and returns what happened to each step, in the order in which it did.
-async fn build(dag: Dag<Step>) -> String {
-    let dag = Arc::new(dag);
+/// Returns what happened to each step of a finished job, in the order in which it did.
+async fn story(job: Job<Step>, dag: &Dag<Step>) -> String {
+    let mut status = job.status();
+    job.discard();
     let mut story = Vec::new();
-    let events = |event: Event<'_, Step>| {
-        if let Event::Settled { vertex, settled } = event {
-            let verb = if matches!(settled.outcome, Outcome::Loaded(_)) { "loaded" } else { "ran" };
-            story.push(format!("{verb} {}", dag.op(vertex).name));
-        }
-    };
-    run(Arc::clone(&dag), Limits::new().pool("cpu", 1), OnFailure::Stop, Stop::new(), events).await;
+    while let Some(event) = status.next().await {
+        let verb = match &event.told {
+            Told::Ended(End::Completed) => "ran",
+            Told::Ended(End::Cached) => "had",
+            Told::Ended(End::Cancelled) => "gave up",
+            _ => continue,
+        };
+        story.push(format!("{verb} {}", dag.op(event.vertex.vertex).name));
+    }
     story.join(", ")
 }
 
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::print_stdout, reason = "an example shows what it does")]
-async fn main() -> Result<(), CycleError> {
-    let cache = Cache::default();
-    for (title, util) in [
-        ("first build", "int twice(int x) { return x + x; }"),
-        ("nothing changed", "int twice(int x) { return x + x; }"),
-        ("util.c edited", "int twice(int x) { return 2 * x; }"),
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let config = Config::from(Limits::new().pool("cpu", 1)).cache(MemoryCache::new());
+    let solver = Solver::new(config);
+    for (title, util, is_cancelled) in [
+        ("first build", "int twice(int x) { return x + x; }", false),
+        ("nothing changed", "int twice(int x) { return x + x; }", false),
+        ("util.c commented", "int twice(int x) { return x + x; }// Twice x.", false),
+        ("util.c edited, cancelled", "int twice(int x) { return 2 * x; }", true),
+        ("util.c edited", "int twice(int x) { return 2 * x; }", false),
     ] {
-        println!("{title}: {}", build(program(&cache, util)?).await);
+        let (dag, target) = program(util)?;
+        let (dag, job) = (Arc::new(dag), solver.job(title, JobOptions::default())?);
+        let built = if is_cancelled {
+            tokio::time::timeout(Duration::from_millis(5), job.build(Arc::clone(&dag), &[target])).await.ok()
+        } else {
+            Some(job.build(Arc::clone(&dag), &[target]).await)
+        };
+        let is_built = built.transpose().map_err(|error: BuildError<Stopped>| error.to_string())?.is_some();
+        assert_eq!(is_built, !is_cancelled);
+        println!("{title}: {}", story(job, &dag).await);
     }
     Ok(())
 }

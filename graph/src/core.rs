@@ -88,11 +88,6 @@ enum Step {
     Finish(BuildId),
 }
 
-enum Waiter {
-    Node(NodeId, u32),
-    Content(ContentId),
-}
-
 pub(crate) struct Core<O: Op> {
     config: Config<O>,
     /// For the contexts of ops.
@@ -110,10 +105,6 @@ pub(crate) struct Core<O: Op> {
     /// By key and whether it is made anew: the flight that brings the result.
     airborne: HashMap<(O::Key, bool), FlightId>,
     ready: ReadyQueue<Item>,
-    /// The maps of nodes that are `Keying`, with the nodes that they name.
-    maps: ById<NodeId, (CacheMap<O::Key>, Box<[NodeId]>)>,
-    /// By a node without a final key: who waits for that.
-    waiters: ById<NodeId, Vec<Waiter>>,
     contents: ById<ContentId, Content<O::Key>>,
     contents_of: ById<NodeId, Vec<ContentId>>,
     n_contents: u32,
@@ -137,8 +128,6 @@ impl<O: Op> Core<O> {
             landed: HashMap::new(),
             twins: HashMap::new(),
             airborne: HashMap::new(),
-            maps: ById::default(),
-            waiters: ById::default(),
             contents: ById::default(),
             contents_of: ById::default(),
             n_contents: 0,
@@ -175,7 +164,7 @@ impl<O: Op> Core<O> {
     }
 
     /// Returns how many nodes, flights and indexed keys there are: all zero when nobody holds anything.
-    pub(crate) fn census(&self) -> [usize; 8] {
+    pub(crate) fn census(&self) -> [usize; 7] {
         [
             self.nodes.len(),
             self.builds.len(),
@@ -183,7 +172,6 @@ impl<O: Op> Core<O> {
             self.by_identity.len(),
             self.landed.len() + self.twins.len(),
             self.airborne.len(),
-            self.waiters.len() + self.maps.len(),
             self.contents.len() + self.contents_of.len(),
         ]
     }

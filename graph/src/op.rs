@@ -172,6 +172,7 @@ impl Need {
 pub struct CacheMap<K> {
     needs: Box<[Need]>,
     recipe: Recipe<K>,
+    is_last: bool,
 }
 
 type Compute<K> = Box<dyn FnOnce(&[K]) -> K + Send>;
@@ -190,12 +191,22 @@ impl<K> CacheMap<K> {
 
     /// Computes the key from what `needs` names, given in the same order.
     pub fn of(needs: impl IntoIterator<Item = Need>, key: impl FnOnce(&[K]) -> K + Send + 'static) -> Self {
-        Self { needs: needs.into_iter().collect(), recipe: Recipe::Computed(Box::new(key)) }
+        Self { needs: needs.into_iter().collect(), recipe: Recipe::Computed(Box::new(key)), is_last: false }
     }
 
     /// The key is known without any other.
     pub fn leaf(key: K) -> Self {
-        Self { needs: Box::default(), recipe: Recipe::Known(key) }
+        Self { needs: Box::default(), recipe: Recipe::Known(key), is_last: false }
+    }
+
+    /// Says that there is no further map, which saves asking.
+    #[must_use]
+    pub fn last(self) -> Self {
+        Self { is_last: true, ..self }
+    }
+
+    pub(crate) fn is_last(&self) -> bool {
+        self.is_last
     }
 
     /// Returns what is needed.

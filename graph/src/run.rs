@@ -97,7 +97,8 @@ struct Run<O: Op, E> {
 
 impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
     fn before_start(&mut self, core: &mut Core<O>) {
-        let asked = u8::from(self.stop.is_requested()) + u8::from(self.stop.is_forced());
+        let is_asked = self.heard < 2 && self.stop.is_requested();
+        let asked = if is_asked { 1 + u8::from(self.stop.is_forced()) } else { 0 };
         if asked > self.heard
             && let Some(build) = self.build
         {

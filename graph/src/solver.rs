@@ -89,7 +89,7 @@ impl<O: Op> Solver<O> {
 
     /// Waits until the solver has taken in all that was asked of it so far, and returns how many vertices, builds,
     /// flights, and entries of its indexes it holds. All are zero when all jobs are discarded and nothing runs.
-    pub async fn census(&self) -> [usize; 8] {
+    pub async fn census(&self) -> [usize; 7] {
         let (reply, census) = oneshot::channel();
         self.shared.send(Msg::Census(reply));
         census.await.unwrap_or_default()

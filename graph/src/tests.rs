@@ -2,6 +2,7 @@
 
 mod lab;
 mod oracle;
+mod oracle_jobs;
 mod scenarios;
 mod t_cache;
 mod t_export;

@@ -237,7 +237,7 @@ impl<O: Op> Core<O> {
             let node = &mut self.nodes[id];
             if node.key.is_none() {
                 // From the beginning: what the op found out before may be half done.
-                (node.map_index, node.probe) = (0, None);
+                (node.map_index, node.probe, node.is_last_map) = (0, None, false);
                 if let Some(more) = &mut node.more {
                     more.tried.clear();
                 }

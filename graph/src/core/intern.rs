@@ -153,6 +153,7 @@ impl<O: Op> Core<O> {
             n_missing,
             n_incomplete,
             map_index: 0,
+            is_last_map: false,
             is_exhausted: false,
             ignores_cache,
             is_fresh: false,
@@ -161,6 +162,8 @@ impl<O: Op> Core<O> {
             key: None,
             probe: None,
             made: None,
+            keying: None,
+            waiters: Vec::new(),
             more: None,
         };
         if cache.is_some() {
@@ -268,8 +271,6 @@ impl<O: Op> Core<O> {
         let mut stay = HashSet::new();
         for &node in &gone {
             self.unlist(node);
-            self.waiters.remove(&node);
-            self.maps.remove(&node);
             for content in self.contents_of.remove(&node).unwrap_or_default() {
                 self.contents.remove(&content);
             }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::node::{Content, ContentId, ContentState, Ending, Flight, NodeId, Role, Stage, State};
-use super::{Core, Done, Start, Step, Waiter, Work};
+use super::node::{Content, ContentId, ContentState, Ending, Flight, NodeId, Role, Stage, State, Waiter};
+use super::{Core, Done, Start, Step, Work};
 use crate::cache::Found;
 use crate::dag::VertexId;
 use crate::error::{CycleError, Failure};
@@ -30,7 +30,7 @@ impl<O: Op> Core<O> {
                     return self.skip(id, root);
                 }
                 n_unmet += 1;
-                self.waiters.entry(input).or_default().push(Waiter::Node(id, ticket));
+                self.nodes[input].waiters.push(Waiter::Node(id, ticket));
                 continue;
             };
             if self.has_none(input) {
@@ -48,7 +48,7 @@ impl<O: Op> Core<O> {
             return self.keyed(id, map, &inputs);
         }
         self.set(id, State::Keying { n_unmet });
-        self.maps.insert(id, (map, inputs));
+        self.nodes[id].keying = Some(Box::new((map, inputs)));
         for place in 0..self.nodes[id].holds.len() {
             let Some(build) = self.wanting_at(id, place) else { continue };
             self.demand_for(build, id);
@@ -148,9 +148,11 @@ impl<O: Op> Core<O> {
         let mut digests = Vec::with_capacity(inputs.len());
         digests.extend(parts);
         let is_content = map.needs_content();
+        let is_last = map.is_last();
         let key = map.key(&digests);
         let has_cache = self.cache(id).is_some();
         let node = &mut self.nodes[id];
+        node.is_last_map = is_last;
         let may_ask = has_cache && !node.ignores_cache && !has_fresh;
         let is_known = node.probe.as_ref().is_some_and(|(probe, _)| *probe == key);
         node.is_fresh |= node.ignores_cache || (has_fresh && !is_content);
@@ -168,6 +170,9 @@ impl<O: Op> Core<O> {
     fn next_map(&mut self, id: NodeId) {
         self.nodes[id].map_index += 1;
         self.set(id, State::Idle);
+        if self.nodes[id].is_last_map {
+            return self.exhausted(id);
+        }
         self.agenda.push_back(Step::Pursue(id));
     }
 
@@ -212,7 +217,7 @@ impl<O: Op> Core<O> {
     /// `key` is what dependants see from now on.
     fn finish_key(&mut self, id: NodeId, key: O::Key) {
         self.nodes[id].key = Some(key);
-        for waiter in self.waiters.remove(&id).unwrap_or_default() {
+        for waiter in std::mem::take(&mut self.nodes[id].waiters) {
             match waiter {
                 Waiter::Node(node, ticket) => self.met(node, ticket),
                 Waiter::Content(content) => self.content_keyed(content),
@@ -226,7 +231,7 @@ impl<O: Op> Core<O> {
         let State::Keying { n_unmet } = node.state else { return };
         self.nodes[id].state = State::Keying { n_unmet: n_unmet - 1 };
         if n_unmet == 1 {
-            let (map, inputs) = self.maps.remove(&id).expect("a map is kept while its node is keying");
+            let (map, inputs) = *self.nodes[id].keying.take().expect("a map is kept while its node is keying");
             self.keyed(id, map, &inputs);
         }
     }
@@ -235,7 +240,7 @@ impl<O: Op> Core<O> {
     pub(super) fn bereaved(&mut self, id: NodeId) -> Vec<NodeId> {
         let mut waiting = Vec::new();
         if self.nodes[id].key.is_none() {
-            for waiter in self.waiters.remove(&id).unwrap_or_default() {
+            for waiter in std::mem::take(&mut self.nodes[id].waiters) {
                 if let Waiter::Node(node, ticket) = waiter {
                     waiting.push((node, ticket));
                 }
@@ -277,7 +282,7 @@ impl<O: Op> Core<O> {
         if self.nodes[input].key.is_some() {
             self.content_keyed(id);
         } else {
-            self.waiters.entry(input).or_default().push(Waiter::Content(id));
+            self.nodes[input].waiters.push(Waiter::Content(id));
         }
         id
     }

@@ -8,7 +8,7 @@ use crate::context::{Context, FlightId, Made};
 use crate::dag::{Dag, VertexId};
 use crate::error::Failure;
 use crate::few::Few;
-use crate::op::{Op, Part, Phase};
+use crate::op::{CacheMap, Op, Part, Phase};
 use crate::ready::{Demand, JobId};
 
 /// A vertex as the solver knows it: one for all builds that have it.
@@ -133,6 +133,8 @@ pub(crate) struct Node<O: Op> {
     pub(crate) n_incomplete: u32,
     /// The cache map it is at.
     pub(crate) map_index: u32,
+    /// The cache map it is at says that it is the last one.
+    pub(crate) is_last_map: bool,
     /// There are no more cache maps.
     pub(crate) is_exhausted: bool,
     /// No cache may answer for this node ([`VertexOptions::ignores_cache`](crate::VertexOptions)).
@@ -148,6 +150,10 @@ pub(crate) struct Node<O: Op> {
     /// The latest cache map's key, as long as there is no final one; and whether that map needs a content.
     pub(crate) probe: Option<(O::Key, bool)>,
     pub(crate) made: Option<Arc<Made<O>>>,
+    /// The map of a node that is `Keying`, with the nodes that it names.
+    pub(crate) keying: Option<Box<(CacheMap<O::Key>, Box<[NodeId]>)>>,
+    /// Who waits for the final key.
+    pub(crate) waiters: Vec<Waiter>,
     /// What few nodes have.
     pub(crate) more: Option<Box<More<O>>>,
 }
@@ -209,6 +215,12 @@ impl<O: Op> Node<O> {
         }
         links
     }
+}
+
+/// Who waits for a key: a node with its ticket, or the content of the keyed node itself.
+pub(crate) enum Waiter {
+    Node(NodeId, u32),
+    Content(ContentId),
 }
 
 /// Why a build starts nothing any more.

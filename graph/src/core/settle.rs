@@ -92,7 +92,7 @@ impl<O: Op> Core<O> {
     fn end_without_result(&mut self, id: NodeId) {
         // A newcomer tries again.
         self.unlist(id);
-        self.maps.remove(&id);
+        self.nodes[id].keying = None;
         self.set(id, State::Settled(Ending::HasNone));
         for place in 0..self.nodes[id].holds.len() {
             let Some(build) = self.wanting_at(id, place) else { continue };

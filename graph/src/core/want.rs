@@ -68,7 +68,7 @@ impl<O: Op> Core<O> {
 
     /// Nobody wants more of this node: what it waited for no longer concerns it.
     fn rest(&mut self, node: NodeId) {
-        self.maps.remove(&node);
+        self.nodes[node].keying = None;
         self.set(node, State::Idle);
     }
 
@@ -175,7 +175,7 @@ impl<O: Op> Core<O> {
                 self.agenda.extend(steps);
             }
             State::Keying { .. } => {
-                let Some((map, inputs)) = self.maps.get(&id) else { return };
+                let Some((map, inputs)) = node.keying.as_deref() else { return };
                 for (need, input) in map.needs().iter().zip(inputs) {
                     let content = need.content.as_ref().and_then(|part| self.content(*input, part));
                     let wants = match content.map(|content| &content.state) {

@@ -38,7 +38,7 @@ pub(super) enum Msg<O: Op> {
         build: BuildId,
         reply: oneshot::Sender<Draft<O>>,
     },
-    Census(oneshot::Sender<[usize; 8]>),
+    Census(oneshot::Sender<[usize; 7]>),
 }
 
 /// Who is waiting for what.

@@ -1,0 +1,14 @@
+//! What the solver itself costs, in memory: see `max alloc`. Per vertex a job is to hold less than 400 bytes.
+//!
+//!     cargo bench -p larder-graph --bench memory
+//!
+//! Counting takes time, so the times of this bench say nothing; those are in `solver.rs`.
+
+mod layers;
+
+#[global_allocator]
+static ALLOC: divan::AllocProfiler = divan::AllocProfiler::system();
+
+fn main() {
+    divan::main();
+}
