@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::cache::{Cache, Found, Record};
 use crate::config::Config;
 use crate::context::{Context, FlightId, Home, Inputs};
-use crate::few::ById;
+use crate::few::{ById, Few};
 use crate::op::{CacheMap, Op, Part};
 use crate::ready::{JobId, ReadyQueue};
 
@@ -53,15 +53,17 @@ pub(crate) enum Work<O: Op> {
     Content { cache: Option<Cache<O>>, key: O::Key, part: Part, result: O::Output },
 }
 
+/// What an op made, with what the cache had against keeping it.
+type Kept<O, T> = Result<(T, Option<<O as Op>::Error>), <O as Op>::Error>;
+
 /// How a phase ended.
 pub(crate) enum Done<O: Op> {
     CacheMap(Result<Option<CacheMap<O::Key>>, O::Error>),
     Query(Result<Option<Found<O::Key>>, O::Error>),
     Load(Result<Option<O::Output>, O::Error>),
-    /// With what the cache said to the result.
-    Execute(Result<(O::Output, Option<O::Error>), O::Error>),
+    Execute(Kept<O, O::Output>),
     Digest(Result<Option<O::Key>, O::Error>),
-    Content(Result<(O::Key, Option<O::Error>), O::Error>),
+    Content(Kept<O, O::Key>),
     /// With the panic's message.
     Panicked(String),
 }
@@ -104,6 +106,9 @@ pub(crate) struct Core<O: Op> {
     twins: HashMap<O::Key, Vec<NodeId>>,
     /// By key and whether it is made anew: the flight that brings the result.
     airborne: HashMap<(O::Key, bool), FlightId>,
+    /// By key: the nodes that have found it in no cache. As soon as one has the result the caches' answer is out of date
+    /// for all others.
+    awaiting: HashMap<O::Key, Few<NodeId>>,
     ready: ReadyQueue<Item>,
     contents: ById<ContentId, Content<O::Key>>,
     contents_of: ById<NodeId, Vec<ContentId>>,
@@ -128,6 +133,7 @@ impl<O: Op> Core<O> {
             landed: HashMap::new(),
             twins: HashMap::new(),
             airborne: HashMap::new(),
+            awaiting: HashMap::new(),
             contents: ById::default(),
             contents_of: ById::default(),
             n_contents: 0,
@@ -171,7 +177,7 @@ impl<O: Op> Core<O> {
             self.flights.len(),
             self.by_identity.len(),
             self.landed.len() + self.twins.len(),
-            self.airborne.len(),
+            self.airborne.len() + self.awaiting.len(),
             self.contents.len() + self.contents_of.len(),
         ]
     }

@@ -26,7 +26,7 @@ impl<O: Op> Core<O> {
             let Entry { item, demand, .. } = self.ready.pop(is_wanted)?;
             let start = match item {
                 Item::Node(node, _) => self.start_node(node, demand),
-                Item::Content(content) => self.start_content(content, demand),
+                Item::Content(content) => Some(self.start_content(content, demand)),
                 Item::Resume(flight) => {
                     let resumed = self.flights.get_mut(&flight).expect("it is still wanted");
                     if resumed.n_sub_builds == 0 && resumed.demand.is_empty() {
@@ -87,7 +87,9 @@ impl<O: Op> Core<O> {
             Stage::Query => {
                 let tried = node.more.iter().flat_map(|more| &more.tried);
                 let earlier = tried.map(|(key, _)| key.clone()).collect();
-                let (key, _) = node.probe.clone().expect("a query is for the latest map's key");
+                let probe = if node.asks_again { None } else { node.probe.as_ref().map(|(key, _)| key) };
+                let key = probe.or(node.key.as_ref()).cloned().expect("a query is for a map's key or the final one");
+                node.asks_again = false;
                 Work::Query { cache: cache.expect("without a cache nothing is queried"), key, earlier }
             }
             Stage::Load => {

@@ -7,6 +7,7 @@ use super::{Core, Done, Start, Step, Work};
 use crate::cache::Found;
 use crate::dag::VertexId;
 use crate::error::{CycleError, Failure};
+use crate::few::Few;
 use crate::op::{CacheMap, Op, Part, Phase};
 use crate::ready::{Demand, Entry};
 
@@ -211,6 +212,13 @@ impl<O: Op> Core<O> {
             }
             self.finish_key(id, own);
         }
+        let node = &self.nodes[id];
+        if let (Some(key), false) = (&node.key, node.is_fresh) {
+            let awaiting = self.awaiting.entry(key.clone()).or_insert_with(Few::new);
+            if !awaiting.iter().any(|known| *known == id) {
+                awaiting.push(id);
+            }
+        }
         self.agenda.push_back(Step::Pursue(id));
     }
 
@@ -339,7 +347,7 @@ impl<O: Op> Core<O> {
         self.ready.push(job, Entry { priority, tie, cost: 1, demand, item });
     }
 
-    pub(super) fn start_content(&mut self, id: ContentId, demand: Demand) -> Option<Start<O>> {
+    pub(super) fn start_content(&mut self, id: ContentId, demand: Demand) -> Start<O> {
         let content = &self.contents[&id];
         let node = &self.nodes[content.input];
         let (part, cache) = (content.part.clone(), self.cache(content.input).cloned());
@@ -356,7 +364,7 @@ impl<O: Op> Core<O> {
             (state, _) => unreachable!("{state:?} does not start"),
         };
         let place = (Arc::clone(&node.dag), node.vertex, node.home);
-        Some(self.take_off(Role::Content(id), phase, place, None, demand, work))
+        self.take_off(Role::Content(id), phase, place, None, demand, work)
     }
 
     /// A digest is there, or will not come this way.
