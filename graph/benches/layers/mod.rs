@@ -38,6 +38,9 @@ fn mix(hash: u64) -> u64 {
 
 const WIDTH: usize = 1000;
 
+/// Unoptimized, as tests run it, a bench only shows that it still works.
+const SIZES: [usize; 3] = if cfg!(debug_assertions) { [500, 1_000, 2_000] } else { [10_000, 100_000, 1_000_000] };
+
 fn layers(n_vertices: usize) -> Arc<Dag<Noop>> {
     let mut builder = DagBuilder::new();
     let mut ids: Vec<VertexId> = Vec::with_capacity(n_vertices);
@@ -67,14 +70,14 @@ async fn job(dag: Arc<Dag<Noop>>, config: Config<Noop>, keeps_history: bool) {
     assert_eq!(job.build(dag, &targets).await.map(|built| built.outputs.len()).ok(), Some(targets.len()));
 }
 
-#[divan::bench(args = [10_000, 100_000, 1_000_000], sample_count = 3, sample_size = 1)]
+#[divan::bench(args = SIZES, sample_count = 3, sample_size = 1)]
 fn job_from_nothing(bencher: Bencher<'_, '_>, n_vertices: usize) {
     let dag = layers(n_vertices);
     let runtime = runtime();
     bencher.counter(n_vertices).bench_local(|| runtime.block_on(job(Arc::clone(&dag), Config::new(), false)));
 }
 
-#[divan::bench(args = [10_000, 100_000, 1_000_000], sample_count = 3, sample_size = 1)]
+#[divan::bench(args = SIZES, sample_count = 3, sample_size = 1)]
 fn job_all_cached(bencher: Bencher<'_, '_>, n_vertices: usize) {
     let dag = layers(n_vertices);
     let runtime = runtime();
@@ -85,14 +88,14 @@ fn job_all_cached(bencher: Bencher<'_, '_>, n_vertices: usize) {
         .bench_local(|| runtime.block_on(job(Arc::clone(&dag), Config::new().cache(cache.clone()), false)));
 }
 
-#[divan::bench(args = [10_000, 100_000, 1_000_000], sample_count = 3, sample_size = 1)]
+#[divan::bench(args = SIZES, sample_count = 3, sample_size = 1)]
 fn job_with_history(bencher: Bencher<'_, '_>, n_vertices: usize) {
     let dag = layers(n_vertices);
     let runtime = runtime();
     bencher.counter(n_vertices).bench_local(|| runtime.block_on(job(Arc::clone(&dag), Config::new(), true)));
 }
 
-#[divan::bench(args = [10_000, 100_000, 1_000_000], sample_count = 3, sample_size = 1)]
+#[divan::bench(args = SIZES, sample_count = 3, sample_size = 1)]
 fn run_from_nothing(bencher: Bencher<'_, '_>, n_vertices: usize) {
     let dag = layers(n_vertices);
     let runtime = runtime();
