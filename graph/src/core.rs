@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::cache::{Cache, Found, Record};
 use crate::config::Config;
 use crate::context::{Context, FlightId, Home, Inputs};
-use crate::few::ById;
+use crate::few::{ById, Few};
 use crate::op::{CacheMap, Op, Part};
 use crate::ready::{JobId, ReadyQueue};
 
@@ -104,6 +104,9 @@ pub(crate) struct Core<O: Op> {
     twins: HashMap<O::Key, Vec<NodeId>>,
     /// By key and whether it is made anew: the flight that brings the result.
     airborne: HashMap<(O::Key, bool), FlightId>,
+    /// By key: the nodes that have found it in no cache. As soon as one has the result the caches' answer is out of date
+    /// for all others.
+    awaiting: HashMap<O::Key, Few<NodeId>>,
     ready: ReadyQueue<Item>,
     contents: ById<ContentId, Content<O::Key>>,
     contents_of: ById<NodeId, Vec<ContentId>>,
@@ -128,6 +131,7 @@ impl<O: Op> Core<O> {
             landed: HashMap::new(),
             twins: HashMap::new(),
             airborne: HashMap::new(),
+            awaiting: HashMap::new(),
             contents: ById::default(),
             contents_of: ById::default(),
             n_contents: 0,
@@ -171,7 +175,7 @@ impl<O: Op> Core<O> {
             self.flights.len(),
             self.by_identity.len(),
             self.landed.len() + self.twins.len(),
-            self.airborne.len(),
+            self.airborne.len() + self.awaiting.len(),
             self.contents.len() + self.contents_of.len(),
         ]
     }

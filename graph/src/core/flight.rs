@@ -87,7 +87,9 @@ impl<O: Op> Core<O> {
             Stage::Query => {
                 let tried = node.more.iter().flat_map(|more| &more.tried);
                 let earlier = tried.map(|(key, _)| key.clone()).collect();
-                let (key, _) = node.probe.clone().expect("a query is for the latest map's key");
+                let probe = if node.asks_again { None } else { node.probe.as_ref().map(|(key, _)| key) };
+                let key = probe.or(node.key.as_ref()).cloned().expect("a query is for a map's key or the final one");
+                node.asks_again = false;
                 Work::Query { cache: cache.expect("without a cache nothing is queried"), key, earlier }
             }
             Stage::Load => {

@@ -155,6 +155,7 @@ impl<O: Op> Core<O> {
             map_index: 0,
             is_last_map: false,
             is_exhausted: false,
+            asks_again: false,
             ignores_cache,
             is_fresh: false,
             lost_to,
@@ -296,6 +297,14 @@ impl<O: Op> Core<O> {
     /// Lets nobody find a node any more who does not have it already.
     pub(super) fn unlist(&mut self, id: NodeId) {
         let node = &self.nodes[id];
+        if let Some(key) = &node.key
+            && let Some(awaiting) = self.awaiting.get_mut(key)
+        {
+            awaiting.retain(|known| *known != id);
+            if awaiting.is_empty() {
+                self.awaiting.remove(key);
+            }
+        }
         if let Some(key) = &node.key
             && node.made.is_some()
         {

@@ -7,6 +7,7 @@ use super::{Core, Done, Start, Step, Work};
 use crate::cache::Found;
 use crate::dag::VertexId;
 use crate::error::{CycleError, Failure};
+use crate::few::Few;
 use crate::op::{CacheMap, Op, Part, Phase};
 use crate::ready::{Demand, Entry};
 
@@ -210,6 +211,13 @@ impl<O: Op> Core<O> {
                 node.probe = Some(last);
             }
             self.finish_key(id, own);
+        }
+        let node = &self.nodes[id];
+        if let (Some(key), false) = (&node.key, node.is_fresh) {
+            let awaiting = self.awaiting.entry(key.clone()).or_insert_with(Few::new);
+            if !awaiting.iter().any(|known| *known == id) {
+                awaiting.push(id);
+            }
         }
         self.agenda.push_back(Step::Pursue(id));
     }

@@ -137,6 +137,8 @@ pub(crate) struct Node<O: Op> {
     pub(crate) is_last_map: bool,
     /// There are no more cache maps.
     pub(crate) is_exhausted: bool,
+    /// Since no cache had the result, another node came to have it.
+    pub(crate) asks_again: bool,
     /// No cache may answer for this node ([`VertexOptions::ignores_cache`](crate::VertexOptions)).
     pub(crate) ignores_cache: bool,
     /// The key stands for a result that must be made anew.

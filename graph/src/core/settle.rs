@@ -37,6 +37,7 @@ impl<O: Op> Core<O> {
             let Some(build) = self.wanting_at(id, place) else { continue };
             self.tell_settled(build, id, how);
         }
+        self.give_to_those_awaiting(id);
         self.result_for_contents(id);
         for place in 0..self.nodes[id].dependants.len() {
             let dependant = self.nodes[id].dependants[place];
@@ -45,6 +46,19 @@ impl<O: Op> Core<O> {
         }
         if self.nodes[id].n_incomplete == 0 {
             self.agenda.push_back(Step::Complete(id));
+        }
+    }
+
+    /// Lets all others who wait to make the same look again.
+    fn give_to_those_awaiting(&mut self, id: NodeId) {
+        let Some(awaiting) = self.nodes[id].key.as_ref().and_then(|key| self.awaiting.remove(key)) else { return };
+        for &other in awaiting.iter().filter(|other| **other != id) {
+            // This result may be gone before the other is wanted, but not from the cache.
+            self.nodes[other].asks_again = self.cache(other).is_some();
+            if matches!(self.nodes[other].state, State::Waiting | State::Queued(_)) {
+                self.set(other, State::Idle);
+                self.agenda.push_back(Step::Pursue(other));
+            }
         }
     }
 

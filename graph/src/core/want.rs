@@ -113,6 +113,8 @@ impl<O: Op> Core<O> {
         let node = &self.nodes[id];
         if wants_result && node.key.is_some() && node.has_record() {
             self.enqueue(id, Stage::Load);
+        } else if wants_result && node.asks_again {
+            self.enqueue(id, Stage::Query);
         } else if !node.is_exhausted {
             self.enqueue(id, Stage::Map);
         } else {
