@@ -2,9 +2,8 @@
 //!
 //!     cargo run --example custom_op
 //!
-//! A vertex is a source file, an object made from a source and a header, or the program linked from the objects. An
-//! object is named by the names of what it is made from, and if that name is new by what those really say: a file that
-//! changed only in its comments makes no new object.
+//! A vertex is a source file, an object, or the program linked from the objects. An object is named by the names of what
+//! it is made from, and if that is new by what those say: a file that changed only in its comments makes no new object.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -94,7 +93,9 @@ fn program(util: &'static str) -> Result<(Dag<Step>, VertexId), CycleError> {
             Action::Compile { inputs } | Action::Link { inputs } => inputs.clone(),
         };
         let vertex = builder.add(Step { name, action });
-        inputs.into_iter().for_each(|input| builder.edge(vertex, input, EdgeKind::Keyed));
+        for input in inputs {
+            builder.edge(vertex, input, EdgeKind::Keyed);
+        }
         vertex
     };
     let header = add("util.h", Action::Read { text: "int twice(int);" });
@@ -108,11 +109,10 @@ fn program(util: &'static str) -> Result<(Dag<Step>, VertexId), CycleError> {
     Ok((builder.build()?, program))
 }
 
-/// Returns what happened to each step of a finished job, in the order in which it did.
+/// Returns what happened to each step, in the order in which it did.
 async fn story(job: Job<Step>, dag: &Dag<Step>) -> String {
-    let mut status = job.status();
+    let (mut status, mut story) = (job.status(), Vec::new());
     job.discard();
-    let mut story = Vec::new();
     while let Some(event) = status.next().await {
         let verb = match &event.told {
             Told::Ended(End::Completed) => "ran",
@@ -128,8 +128,7 @@ async fn story(job: Job<Step>, dag: &Dag<Step>) -> String {
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::print_stdout, reason = "an example shows what it does")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let config = Config::from(Limits::new().pool("cpu", 1)).cache(MemoryCache::new());
-    let solver = Solver::new(config);
+    let solver = Solver::new(Config::from(Limits::new().pool("cpu", 1)).cache(MemoryCache::new()));
     for (title, util, is_cancelled) in [
         ("first build", "int twice(int x) { return x + x; }", false),
         ("nothing changed", "int twice(int x) { return x + x; }", false),
@@ -144,8 +143,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         } else {
             Some(job.build(Arc::clone(&dag), &[target]).await)
         };
-        let is_built = built.transpose().map_err(|error: BuildError<Stopped>| error.to_string())?.is_some();
-        assert_eq!(is_built, !is_cancelled);
+        assert_eq!(built.transpose().map_err(|error: BuildError<Stopped>| error.to_string())?.is_none(), is_cancelled);
         println!("{title}: {}", story(job, &dag).await);
     }
     Ok(())

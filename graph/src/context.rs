@@ -1,7 +1,7 @@
 //! What a running op may know: its vertex, the request to end, the results of its inputs.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
@@ -40,6 +40,8 @@ impl Brake {
 
     fn raise(&self, level: u8) {
         self.level.fetch_max(level, Ordering::SeqCst);
+        // Of two fences one comes first: either this side sees the stop, or the other side the level.
+        fence(Ordering::SeqCst);
         if let Some(stop) = self.stop.get() {
             self.apply(stop);
         }
@@ -48,6 +50,7 @@ impl Brake {
     pub(crate) fn stop(&self) -> &Stop {
         let stop = self.stop.get_or_init(Stop::new);
         // Whoever raised the level before the stop was there to be seen did not tell it.
+        fence(Ordering::SeqCst);
         self.apply(stop);
         stop
     }
@@ -205,5 +208,33 @@ impl<O: Op> Inputs<O> {
             next += 1;
         }
         order.into_iter().map(|(vertex, made)| (vertex, made.result.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The brake is all that the loop and its tasks share in memory: whichever comes first, the pull or the first look
+    /// at it, the op hears of it.
+    #[test]
+    fn a_brake_pulled_while_an_op_first_looks_is_never_missed() {
+        for round in 0..5_000 {
+            let brake = Brake::default();
+            let is_forced = round % 2 == 0;
+            let barrier = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    barrier.wait();
+                    if is_forced { brake.force() } else { brake.request() }
+                });
+                scope.spawn(|| {
+                    barrier.wait();
+                    brake.stop();
+                });
+            });
+            let stop = brake.stop.get().expect("it was looked at");
+            assert_eq!((stop.is_requested(), stop.is_forced()), (true, is_forced), "round {round}");
+        }
     }
 }

@@ -53,15 +53,17 @@ pub(crate) enum Work<O: Op> {
     Content { cache: Option<Cache<O>>, key: O::Key, part: Part, result: O::Output },
 }
 
+/// What an op made, with what the cache had against keeping it.
+type Kept<O, T> = Result<(T, Option<<O as Op>::Error>), <O as Op>::Error>;
+
 /// How a phase ended.
 pub(crate) enum Done<O: Op> {
     CacheMap(Result<Option<CacheMap<O::Key>>, O::Error>),
     Query(Result<Option<Found<O::Key>>, O::Error>),
     Load(Result<Option<O::Output>, O::Error>),
-    /// With what the cache said to the result.
-    Execute(Result<(O::Output, Option<O::Error>), O::Error>),
+    Execute(Kept<O, O::Output>),
     Digest(Result<Option<O::Key>, O::Error>),
-    Content(Result<(O::Key, Option<O::Error>), O::Error>),
+    Content(Kept<O, O::Key>),
     /// With the panic's message.
     Panicked(String),
 }

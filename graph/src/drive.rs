@@ -57,10 +57,13 @@ pub(crate) struct Driver<O: Op> {
     /// Who waits for which sub-build.
     askers: HashMap<BuildId, oneshot::Sender<Answer<O>>>,
     /// What the ops of these flights are told as soon as they have back what they occupied.
-    answers: HashMap<FlightId, Vec<(oneshot::Sender<Answer<O>>, Answer<O>)>>,
+    answers: HashMap<FlightId, Vec<Reply<O>>>,
     /// The first panic of an op.
     pub(crate) panic: Option<Panic>,
 }
+
+/// An answer that waits to be sent.
+type Reply<O> = (oneshot::Sender<Answer<O>>, Answer<O>);
 
 /// The end of a flight.
 pub(crate) struct Landed<O: Op> {

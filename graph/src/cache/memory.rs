@@ -28,12 +28,14 @@ struct Inner<O: Op> {
     n_saved: u64,
 }
 
+type Results<O> = Vec<(Record<<O as Op>::Key>, <O as Op>::Output)>;
+
 /// What a key means.
 enum Known<O: Op> {
     /// What this key leads to; that one is no link.
     Link(O::Key),
     /// A vertex's own key, with its results and the keys that lead here.
-    Own { results: Vec<(Record<O::Key>, O::Output)>, back_links: Vec<O::Key> },
+    Own { results: Results<O>, back_links: Vec<O::Key> },
 }
 
 impl<O: Op> MemoryCache<O> {
@@ -100,7 +102,7 @@ impl<O: Op> Inner<O> {
         }
     }
 
-    fn own(&mut self, key: &O::Key) -> (&mut Vec<(Record<O::Key>, O::Output)>, &mut Vec<O::Key>) {
+    fn own(&mut self, key: &O::Key) -> (&mut Results<O>, &mut Vec<O::Key>) {
         if let Entry::Occupied(entry) = self.keys.entry(key.clone())
             && let Known::Link(target) = entry.get()
         {

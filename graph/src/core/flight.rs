@@ -26,7 +26,7 @@ impl<O: Op> Core<O> {
             let Entry { item, demand, .. } = self.ready.pop(is_wanted)?;
             let start = match item {
                 Item::Node(node, _) => self.start_node(node, demand),
-                Item::Content(content) => self.start_content(content, demand),
+                Item::Content(content) => Some(self.start_content(content, demand)),
                 Item::Resume(flight) => {
                     let resumed = self.flights.get_mut(&flight).expect("it is still wanted");
                     if resumed.n_sub_builds == 0 && resumed.demand.is_empty() {

@@ -112,7 +112,7 @@ impl<O: Op> Core<O> {
         priority: u64,
     ) -> NodeId {
         let ignores_cache = dag.options(vertex).is_some_and(|options| options.ignores_cache);
-        let identity = self.identity(dag, vertex, ignores_cache, &inputs);
+        let identity = Self::identity(dag, vertex, ignores_cache, &inputs);
         if let Some(mut identity) = identity.clone() {
             // One that is made anew will do for anybody; one from a cache will not do for who wants it made anew.
             identity.ignores_cache = true;
@@ -182,13 +182,7 @@ impl<O: Op> Core<O> {
         id
     }
 
-    fn identity(
-        &self,
-        dag: &Dag<O>,
-        vertex: VertexId,
-        ignores_cache: bool,
-        inputs: &[NodeId],
-    ) -> Option<Identity<O::Key>> {
+    fn identity(dag: &Dag<O>, vertex: VertexId, ignores_cache: bool, inputs: &[NodeId]) -> Option<Identity<O::Key>> {
         let digest = dag.op(vertex).digest()?;
         let inputs = inputs.iter().zip(dag.edges(vertex)).map(|(node, edge)| (*node, edge.output)).collect();
         Some(Identity { digest, ignores_cache, inputs })
@@ -310,7 +304,9 @@ impl<O: Op> Core<O> {
         {
             let twins = self.twins.get_mut(key);
             if self.landed.get(key) != Some(&id) {
-                twins.into_iter().for_each(|twins| twins.retain(|twin| *twin != id));
+                if let Some(twins) = twins {
+                    twins.retain(|twin| *twin != id);
+                }
             } else if let Some(twin) = twins.and_then(Vec::pop) {
                 self.landed.insert(key.clone(), twin);
             } else {
@@ -320,7 +316,7 @@ impl<O: Op> Core<O> {
                 self.twins.remove(key);
             }
         }
-        if let Some(identity) = self.identity(&node.dag, node.vertex, node.ignores_cache, &node.inputs)
+        if let Some(identity) = Self::identity(&node.dag, node.vertex, node.ignores_cache, &node.inputs)
             && self.by_identity.get(&identity) == Some(&id)
         {
             self.by_identity.remove(&identity);

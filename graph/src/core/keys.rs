@@ -347,7 +347,7 @@ impl<O: Op> Core<O> {
         self.ready.push(job, Entry { priority, tie, cost: 1, demand, item });
     }
 
-    pub(super) fn start_content(&mut self, id: ContentId, demand: Demand) -> Option<Start<O>> {
+    pub(super) fn start_content(&mut self, id: ContentId, demand: Demand) -> Start<O> {
         let content = &self.contents[&id];
         let node = &self.nodes[content.input];
         let (part, cache) = (content.part.clone(), self.cache(content.input).cloned());
@@ -364,7 +364,7 @@ impl<O: Op> Core<O> {
             (state, _) => unreachable!("{state:?} does not start"),
         };
         let place = (Arc::clone(&node.dag), node.vertex, node.home);
-        Some(self.take_off(Role::Content(id), phase, place, None, demand, work))
+        self.take_off(Role::Content(id), phase, place, None, demand, work)
     }
 
     /// A digest is there, or will not come this way.

@@ -114,6 +114,7 @@ pub(crate) enum Ending {
     HasNone,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; where the node is, is the state")]
 pub(crate) struct Node<O: Op> {
     /// Where the op stands: in the graph of one of the builds that hold the node.
     pub(crate) dag: Arc<Dag<O>>,
@@ -153,7 +154,7 @@ pub(crate) struct Node<O: Op> {
     pub(crate) probe: Option<(O::Key, bool)>,
     pub(crate) made: Option<Arc<Made<O>>>,
     /// The map of a node that is `Keying`, with the nodes that it names.
-    pub(crate) keying: Option<Box<(CacheMap<O::Key>, Box<[NodeId]>)>>,
+    pub(crate) keying: Option<Box<Keying<O::Key>>>,
     /// Who waits for the final key.
     pub(crate) waiters: Vec<Waiter>,
     /// What few nodes have.
@@ -218,6 +219,9 @@ impl<O: Op> Node<O> {
         links
     }
 }
+
+/// A cache map with the nodes that it names.
+pub(crate) type Keying<K> = (CacheMap<K>, Box<[NodeId]>);
 
 /// Who waits for a key: a node with its ticket, or the content of the keyed node itself.
 pub(crate) enum Waiter {

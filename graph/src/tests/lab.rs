@@ -66,6 +66,7 @@ pub(super) struct LabError(pub(super) &'static str);
 
 type Nested = fn(&Arc<Counts>) -> (Dag<Sum>, Vec<VertexId>);
 
+#[expect(clippy::struct_excessive_bools, reason = "each is one word of a scenario")]
 /// A vertex. It has one cache map for each seed, and one more if an input is needed by content.
 #[derive(Clone)]
 pub(super) struct Sum {

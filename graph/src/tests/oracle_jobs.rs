@@ -12,6 +12,7 @@ use super::lab::{Lab, Sum, at, by_content, ms, sum};
 use crate::{BuildError, Config, Limits, OnFailure, Reach};
 
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is independent of the others")]
 struct Plan {
     inputs: Vec<(Index, bool)>,
     value: i64,
@@ -47,7 +48,13 @@ fn plan() -> impl Strategy<Value = Plan> {
 
 fn request() -> impl Strategy<Value = Request> {
     let targets = prop::collection::vec(any::<Index>(), 1..4);
-    (0..80_u64, prop::option::weighted(0.4, 0..150_u64), targets, any::<bool>(), prop::option::weighted(0.2, any::<Index>()))
+    (
+        0..80_u64,
+        prop::option::weighted(0.4, 0..150_u64),
+        targets,
+        any::<bool>(),
+        prop::option::weighted(0.2, any::<Index>()),
+    )
         .prop_map(|(start_ms, cancel_after_ms, targets, keeps_going, ignores)| Request {
             start_ms,
             cancel_after_ms,
@@ -94,7 +101,8 @@ fn oracle(plans: &[Plan]) -> Vec<Option<i64>> {
 }
 
 async fn check(plans: Vec<Plan>, requests: Vec<Request>, has_cache: bool, n_cpus: u32) -> Result<(), TestCaseError> {
-    let lab = Lab::with(|config| if has_cache { config } else { Config::new() }.limits(Limits::new().pool("cpu", n_cpus)));
+    let lab =
+        Lab::with(|config| if has_cache { config } else { Config::new() }.limits(Limits::new().pool("cpu", n_cpus)));
     let expected = oracle(&plans);
     let mut builds = JoinSet::new();
     for request in &requests {

@@ -1,4 +1,4 @@
-//! BuildKit's scheduler scenarios about caching, by their numbers in `SCENARIOS.md`.
+//! `BuildKit`'s scheduler scenarios about caching, by their numbers in `SCENARIOS.md`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -207,7 +207,8 @@ async fn t25_an_exact_repeat_digests_nothing() {
     let graph = [sum("a", 1, []), sum("b", 1, [by_content(0)]), sum("c", 1, [by_content(1)])];
     lab.once(&graph).await.unwrap();
     let n_contents = lab.counts.contents.load(Ordering::SeqCst);
-    (lab.take(), lab.take_maps());
+    lab.take();
+    lab.take_maps();
     lab.once(&graph).await.unwrap();
     assert_eq!((lab.take_maps(), lab.take()), (3, (0, 1)));
     assert_eq!(lab.counts.contents.load(Ordering::SeqCst), n_contents);
@@ -293,8 +294,9 @@ async fn t32_t33_outputs_of_equal_vertices_may_cross() {
         for layer in 1..=n {
             for place in 0..n {
                 let below = (layer - 1) * n;
-                let mut two = sum("v", 0, (0..n).map(|k| at(below + (place + k) % n).output(k as u32)));
-                (two.n_outputs, two.seeds) = (n as u32, vec![format!("layer {layer}")]);
+                let mut two =
+                    sum("v", 0, (0..n).map(|k| at(below + (place + k) % n).output(u32::try_from(k).unwrap())));
+                (two.n_outputs, two.seeds) = (u32::try_from(n).unwrap(), vec![format!("layer {layer}")]);
                 graph.push(two);
             }
         }

@@ -1,4 +1,4 @@
-//! BuildKit's scheduler scenarios about jobs, sharing, cancellation and errors, by their numbers in `SCENARIOS.md`.
+//! `BuildKit`'s scheduler scenarios about jobs, sharing, cancellation and errors, by their numbers in `SCENARIOS.md`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -9,8 +9,8 @@ use tokio::sync::Barrier;
 use super::lab::{Lab, LabError, at, by_content, ms, sum};
 use crate::{BuildError, Failure, JobOptions, Limits, OnFailure, Reach, VertexId};
 
-fn is_cancelled<T>(result: Result<T, BuildError<LabError>>) -> bool {
-    matches!(result, Err(BuildError::Cancelled))
+fn is_cancelled(result: Result<i64, BuildError<LabError>>) -> bool {
+    result.is_err_and(|error| matches!(error, BuildError::Cancelled))
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! BuildKit's other suites: cache and storage, flight control, progress; see `SCENARIOS.md`.
+//! `BuildKit`'s other suites: cache and storage, flight control, progress; see `SCENARIOS.md`.
 
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ async fn storage_suite_on_a_combination() {
 async fn storage_backlinks_name_all_that_leads_here() {
     let cache = MemoryCache::<Scripted>::new();
     let [a, b, c, d] = ["a", "b", "c", "d"].map(str::to_owned);
-    cache.save(Save { key: &a, links: &[b.clone()], output: &"result".into() }).await.unwrap();
+    cache.save(Save { key: &a, links: std::slice::from_ref(&b), output: &"result".into() }).await.unwrap();
     cache.link(&c, &b).await.unwrap();
     // What led to `c` leads where `c` leads.
     cache.link(&d, &c).await.unwrap();

@@ -1,4 +1,4 @@
-//! Scenarios in which BuildKit fails or failed, by their numbers in `SCENARIOS.md`.
+//! Scenarios in which `BuildKit` fails or failed, by their numbers in `SCENARIOS.md`.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
