@@ -40,6 +40,9 @@ pub(crate) enum Command {
     Graph(GraphArgs),
     /// Print the log of the latest build
     Log(LogArgs),
+    /// Trade packages with a library that another tool fills
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Check R, compilers, store, and the system packages that a lockfile asks for
     Doctor(DoctorArgs),
     /// Print shell completions
@@ -47,6 +50,32 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    /// Link into a library what the store has of a lockfile
+    Populate(ExchangeArgs),
+    /// Give the store what another tool has installed for a lockfile
+    Ingest(ExchangeArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExchangeArgs {
+    /// The lockfile; `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub lockfile: PathBuf,
+    /// The library of the other tool
+    #[arg(long, value_name = "DIR")]
+    pub lib: PathBuf,
+    /// A library that stays in use beside it: what it has under the same key is left there
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The R that the packages are for [default: R on PATH]
+    #[arg(long, env = "LARDER_R", value_name = "PATH", hide_env_values = true)]
+    pub r: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -249,14 +278,16 @@ pub(crate) enum GraphFormat {
 
 fn mirror(text: &str) -> Result<Mirror, String> {
     // The prefix is a URL and may have `=` in its query; what it becomes starts like a URL or a path.
-    let split = text.match_indices('=').map(|(at, _)| (&text[..at], &text[at + 1..]));
-    let is_place = |place: &str| place.contains("://") || place.starts_with(['/', '.']);
-    let mut splits: Vec<_> = split.filter(|(prefix, _)| !prefix.is_empty()).collect();
-    let first = splits.first().copied();
-    splits.retain(|(_, to)| is_place(to));
-    match splits.first().copied().or(first) {
-        Some((prefix, to)) if !to.is_empty() => Ok(Mirror { prefix: prefix.to_owned(), to: to.to_owned() }),
-        _ => Err("expected PREFIX=URL".to_owned()),
+    let splits = text.match_indices('=').map(|(at, _)| (&text[..at], &text[at + 1..]));
+    let is_place = |to: &str| {
+        let scheme = to.split_once("://").map_or("", |(scheme, _)| scheme);
+        to.starts_with(['/', '.'])
+            || !scheme.is_empty() && scheme.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'+')
+    };
+    let split = splits.clone().find(|(_, to)| is_place(to)).or_else(|| splits.clone().next());
+    match split.filter(|(prefix, to)| !prefix.is_empty() && !to.is_empty()) {
+        Some((prefix, to)) => Ok(Mirror { prefix: prefix.to_owned(), to: to.to_owned() }),
+        None => Err("expected PREFIX=URL".to_owned()),
     }
 }
 

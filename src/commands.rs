@@ -5,7 +5,6 @@ use std::io::{self, IsTerminal, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Parser;
 use larder_ops::fetch::Netrc;
@@ -22,6 +21,7 @@ mod graph;
 mod log;
 mod plan;
 mod solve;
+mod store;
 mod why;
 
 /// The environment that a command runs in, read once.
@@ -113,6 +113,7 @@ pub fn main(env: &Env) -> ExitCode {
         Some(Command::Why(args)) => why::run(&args, env),
         Some(Command::Graph(args)) => graph::run(&args, env),
         Some(Command::Log(args)) => log::run(&args, env),
+        Some(Command::Store(command)) => store::run(&command, env),
         Some(Command::Doctor(args)) => doctor::run(&args, env),
         Some(Command::Completions { shell }) => Ok(completions::run(shell)),
     };
@@ -134,9 +135,13 @@ fn palette(env: &Env, color: Color) -> Palette {
     Palette::choose(mode, env.get("NO_COLOR").is_some(), io::stderr().is_terminal())
 }
 
+fn shown(lockfile: &Path) -> String {
+    if lockfile == Path::new("-") { "standard input".to_owned() } else { lockfile.display().to_string() }
+}
+
 /// Reads and checks a lockfile; `-` is standard input.
 fn read_lockfile(path: &Path) -> Result<Lockfile, CommandError> {
-    let shown = if path == Path::new("-") { "standard input".to_owned() } else { path.display().to_string() };
+    let shown = shown(path);
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
         io::stdin().lock().read_to_end(&mut bytes).map(drop)
@@ -154,6 +159,18 @@ fn read_lockfile(path: &Path) -> Result<Lockfile, CommandError> {
         let hint = LockfileError::hint(&error);
         CommandError::new(Exit::Usage, format!("{shown}: {error}")).hint(hint)
     })
+}
+
+/// Says of an error in what the lockfile holds in which lockfile that is.
+fn in_lockfile(path: &Path) -> impl Fn(larder::Error) -> CommandError {
+    move |error| {
+        let is_in_it = matches!(&error, larder::Error::Plan(problem) if problem.is_in_lockfile());
+        let mut error = CommandError::from(error);
+        if is_in_it {
+            error.message = format!("{}: {}", shown(path), error.message);
+        }
+        error
+    }
 }
 
 fn base_of(lockfile: &Path) -> PathBuf {
@@ -180,23 +197,19 @@ fn request(place: &PlaceArgs, wish: &WishArgs, lockfile: &Path) -> Request {
     }
 }
 
-/// Opens the larder that the options name, with what the environment adds: credentials and Makevars.
-fn open(place: &PlaceArgs, source: Option<&SourceArgs>, env: &Env) -> Result<Config, CommandError> {
+/// Joins the options with what the environment adds: credentials and Makevars.
+fn config(store: &StoreArgs, r: Option<&Path>, source: Option<&SourceArgs>, env: &Env) -> Result<Config, CommandError> {
     let home = env.path("HOME");
     let netrc = env.path("NETRC").or_else(|| Some(home.as_ref()?.join(".netrc")));
     let makevars = env.path("R_MAKEVARS_USER").or_else(|| Some(home.as_ref()?.join(".R/Makevars")));
     Ok(Config {
-        store: store_of(&place.store, env)?,
-        r: place.r.clone(),
-        jobs: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+        r: r.map(Path::to_owned),
         is_offline: source.is_some_and(|source| source.offline),
         mirrors: source.map(|source| source.mirror.clone()).unwrap_or_default(),
         netrc: netrc.and_then(|path| fs_err::read_to_string(path).ok()).map(|text| Netrc::parse(&text)),
         github_token: ["GITHUB_PAT", "GITHUB_TOKEN"].iter().find_map(|name| env.get(name)?.to_str().map(str::to_owned)),
-        link: None,
-        build_timeout: Duration::from_secs(60 * 60),
-        env: env.for_builds(),
         makevars: makevars.filter(|path| path.is_file()),
+        ..Config::new(store_of(store, env)?, env.for_builds())
     })
 }
 

@@ -26,8 +26,10 @@ use crate::host::Host;
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
+mod exchange;
 mod run;
 
+pub use exchange::{Found, Manifest, STORE_MANIFEST};
 pub use run::Run;
 
 /// How many downloads go on at once.
@@ -58,6 +60,25 @@ pub struct Config {
     pub env: Vec<(OsString, OsString)>,
     /// The user's Makevars: honoured, and part of every key.
     pub makevars: Option<PathBuf>,
+}
+
+impl Config {
+    /// Works with the store at `store` and the R on the `PATH` of `env`, all CPUs, and otherwise defaults.
+    pub fn new(store: impl Into<PathBuf>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
+        Self {
+            store: store.into(),
+            r: None,
+            jobs: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            is_offline: false,
+            mirrors: Vec::new(),
+            netrc: None,
+            github_token: None,
+            link: None,
+            build_timeout: Duration::from_secs(60 * 60),
+            env: env.into_iter().collect(),
+            makevars: None,
+        }
+    }
 }
 
 /// What is wanted of one lockfile.
@@ -185,7 +206,7 @@ impl Larder {
     pub fn open(config: Config) -> Result<Self, Error> {
         let path = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone()).unwrap_or_default();
         let host = Host::probe(config.r.as_deref(), &path, &config.store.join(".probes"))?;
-        let blobs = Blobs::open(config.store.join("blobs"))?;
+        let blobs = Blobs::at(config.store.join("blobs"));
         let mut fetching = FetchConfig::new(blobs.clone());
         fetching.user_agent = host.toolchain.user_agent();
         fetching.mirrors.clone_from(&config.mirrors);
@@ -207,22 +228,27 @@ impl Larder {
 
     /// Plans a lockfile: what would be done, and why. Changes nothing.
     pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
-        let record = Record::read(&request.library)?;
+        let record = Record::read(&request.library, &self.host.platform)?;
         self.plan_with(lockfile, request, &self.store(), &record)
     }
 
     fn plan_with(&self, lockfile: &Lockfile, request: &Request, store: &Store, record: &Record) -> Result<Plan, Error> {
-        let known =
-            Known { store, record, library: &request.library, toolchain: &self.host.toolchain, blobs: &self.blobs };
-        let makevars =
-            self.config.makevars.as_deref().map(|path| Ok::<_, io::Error>(Sha256Digest::of(&fs_err::read(path)?)));
+        self.plan_from(lockfile, request, &self.known(store, record, &request.library))
+    }
+
+    fn known<'a>(&'a self, store: &'a Store, record: &'a Record, library: &'a Path) -> Known<'a> {
+        Known { store, record, library, toolchain: &self.host.toolchain, blobs: &self.blobs }
+    }
+
+    fn plan_from(&self, lockfile: &Lockfile, request: &Request, known: &impl Knowledge) -> Result<Plan, Error> {
+        let makevars = self.config.makevars.as_deref().map(fs_err::read).transpose()?;
         let settings = Settings {
             rebuild: request.rebuild.clone(),
             rebuilds_when_imports_change: request.rebuilds_when_imports_change,
-            makevars: makevars.transpose()?,
+            makevars: makevars.map(|bytes| Sha256Digest::of(&bytes)),
             base: request.base.clone(),
         };
-        Ok(Plan::new(lockfile, &self.host, &settings, &known)?)
+        Ok(Plan::new(lockfile, &self.host, &settings, known)?)
     }
 
     /// Makes the library complete, in the background: the returned [`Run`] yields what happens, can be stopped, and

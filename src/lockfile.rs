@@ -127,6 +127,8 @@ pub enum LockfileError {
     Version(String),
     #[error("`packages` is missing or empty")]
     NoPackages,
+    #[error("`packages` is no list: {0}")]
+    NoList(#[source] serde_json::Error),
     #[error("entry {index} ({package}): `{field}`: {source}")]
     Shape { index: usize, package: String, field: String, source: serde_json::Error },
     #[error("entry {index} ({package}): there is no `{field}`")]
@@ -147,7 +149,9 @@ impl LockfileError {
         match self {
             Self::Json(_) => "the file may be truncated; write it again with `pak::lockfile_create()`",
             Self::Renv => "write a pak lockfile with `pak::lockfile_create()` in the project",
-            Self::NoVersion | Self::Version(_) => "write it again with `pak::lockfile_create()` of a current pak",
+            Self::NoVersion | Self::Version(_) | Self::NoList(_) => {
+                "write it again with `pak::lockfile_create()` of a current pak"
+            }
             Self::NoPackages => "nothing to install; was `pak::lockfile_create()` given the right packages?",
             Self::Duplicate { .. } => "remove one of the two entries",
             Self::UnknownDependency { .. } => {

@@ -135,6 +135,13 @@ pub enum PlanError {
     RebuildUnknown(PackageName),
 }
 
+impl PlanError {
+    /// Says whether the lockfile is at fault, not the command line.
+    pub fn is_in_lockfile(&self) -> bool {
+        !matches!(self, Self::RebuildUnknown(_))
+    }
+}
+
 fn circle(names: &[PackageName]) -> String {
     let shown: Vec<_> = names.iter().chain(names.first()).map(ToString::to_string).collect();
     shown.join(" -> ")

@@ -63,13 +63,21 @@ pub enum BlobError {
 }
 
 impl Blobs {
+    /// Opens the directory `dir` to read what is there, which may be nothing.
+    pub fn at(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into().into() }
+    }
+
     /// Opens the directory `dir`, which is made if it is absent.
     pub fn open(dir: impl Into<PathBuf>) -> io::Result<Self> {
-        let dir = dir.into();
-        for part in ["sha256", "first-seen", "partial"] {
-            fs_err::create_dir_all(dir.join(part))?;
-        }
-        Ok(Self { dir: dir.into() })
+        let blobs = Self::at(dir);
+        blobs.create()?;
+        Ok(blobs)
+    }
+
+    /// Makes the directory if it is absent; without it nothing can be downloaded.
+    pub fn create(&self) -> io::Result<()> {
+        ["sha256", "first-seen", "partial"].iter().try_for_each(|part| fs_err::create_dir_all(self.dir.join(part)))
     }
 
     /// Returns the file with the bytes of `digest`, if it is there. They are not read again: only [`crate::fetch`]

@@ -24,13 +24,15 @@ impl Sha256Digest {
         hasher.finish()
     }
 
-    /// Returns the digest of `fields`, each followed by one zero byte: the form in which
+    /// Returns the digest of `fields` with one zero byte between each two: the form in which
     /// source hashes and config hashes are defined.
     pub fn of_fields<'a>(fields: impl IntoIterator<Item = &'a str>) -> Self {
         let mut hasher = Hasher::default();
-        for field in fields {
+        for (index, field) in fields.into_iter().enumerate() {
+            if index > 0 {
+                hasher.update(&[0]);
+            }
             hasher.update(field.as_bytes());
-            hasher.update(&[0]);
         }
         hasher.finish()
     }

@@ -26,13 +26,23 @@ pub fn difference(before: &Sidecar, now: &PackageKey) -> String {
             Some(_) => {}
         }
     }
+    if before.linked.is_empty() {
+        // A sidecar that somebody else wrote knows keys only.
+        let links = before.config.iter().filter(|(name, _)| !name.starts_with('@'));
+        changes =
+            links.filter(|(name, key)| now.config().get(name) != Some(key)).map(|(name, _)| name.to_owned()).collect();
+    }
     for (name, value) in now.config().iter().filter(|(name, _)| name.starts_with('@')) {
         if before.config.get(name) != Some(value) {
             changes.push(format!("{} changed", name.trim_start_matches('@')));
         }
     }
-    for (name, _) in before.config.iter().filter(|(name, _)| now.config().get(name).is_none()) {
+    for (name, _) in before.config.iter().filter(|(name, _)| name.starts_with('@') && now.config().get(name).is_none())
+    {
         changes.push(format!("{} no longer counts", name.trim_start_matches('@')));
+    }
+    for (name, was) in before.linked.iter().filter(|(name, _)| !closure.contains_key(name)) {
+        changes.push(format!("{name} {} (no longer linked to)", was.version));
     }
     let mut text = changes.join(", ");
     if !changes.is_empty() && !through.is_empty() {

@@ -100,7 +100,7 @@ impl Builder {
             }
         }
         let library = self.furnish(build)?;
-        let mut args: Vec<OsString> = ["CMD", "INSTALL", "--no-lock"].map(OsString::from).to_vec();
+        let mut args: Vec<OsString> = ["CMD", "INSTALL"].map(OsString::from).to_vec();
         args.push(format!("--built-timestamp={}", EPOCH.1).into());
         args.push(join("--library=", &library));
         args.extend(build.install_args.iter().map(OsString::from));
@@ -179,18 +179,21 @@ impl Builder {
         Ok(library)
     }
 
-    /// The user's Makevars if there is one, and then a flag that keeps this build's path out of what it compiles.
+    /// The user's Makevars if there is one, and then flags that keep this build's paths out of what it compiles: that
+    /// of the source, and that of the view, where the headers it links to are.
     fn makevars(&self, build: &Build<'_>) -> String {
         let mut text = String::new();
         if let Some(user) = &self.makevars {
             text = format!("include {}\n", user.display());
         }
-        if self.toolchain.maps_file_prefixes() {
+        // Neither make nor a configure script that reads the flags could be told to take such a path as one word.
+        let is_word =
+            |path: &Path| !path.as_os_str().as_encoded_bytes().iter().any(|byte| b" \t#$\"'\\".contains(byte));
+        if self.toolchain.maps_file_prefixes() && is_word(build.scratch) && is_word(build.source) {
+            let (source, view) = (build.source.display(), build.scratch.join("view"));
+            let maps = format!("-ffile-prefix-map={source}=. -ffile-prefix-map={}=view", view.display());
             for flags in ["CFLAGS", "CXXFLAGS", "CXX11FLAGS", "CXX14FLAGS", "CXX17FLAGS", "CXX20FLAGS", "CXX23FLAGS"] {
-                let _ = std::fmt::Write::write_fmt(
-                    &mut text,
-                    format_args!("{flags} += -ffile-prefix-map={}=.\n", build.source.display()),
-                );
+                let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{flags} += {maps}\n"));
             }
         }
         text
@@ -247,6 +250,9 @@ impl Builder {
             ("R_LIBS".into(), scratch("view")),
             ("R_LIBS_USER".into(), nothing()),
             ("R_LIBS_SITE".into(), nothing()),
+            // The site's files too: Debian's Renviron.site puts the machine's site library before R_LIBS_SITE.
+            ("R_ENVIRON".into(), nothing()),
+            ("R_PROFILE".into(), nothing()),
             ("R_PROFILE_USER".into(), nothing()),
             ("R_ENVIRON_USER".into(), nothing()),
             ("R_MAKEVARS_USER".into(), scratch("Makevars")),

@@ -3,7 +3,7 @@
 //! ```text
 //! {library}/{package}/          as R expects it
 //! {library}/.packages.json      {package: "source_hash/config_hash"} of what larder put there
-//! {library}/.larder/            lock, staging, and pending.json while a commit is under way
+//! {library}/.larder/            lock, platform.json, staging, and pending.json while a commit is under way
 //! ```
 //!
 //! Packages are first linked into staging beside the library, and become visible together in [`Library::commit`]:
@@ -26,8 +26,10 @@ use crate::package::PackageName;
 #[derive(Debug, Clone, Default)]
 pub struct Record {
     entries: BTreeMap<PackageName, Reference>,
-    /// Packages that a commit was replacing when it was killed: ours, but nobody knows in which state.
+    /// Ours, but not to be taken for whole: a commit that was killed was replacing them, or they are for another R.
     pending: BTreeSet<PackageName>,
+    /// What the packages are for.
+    platform: String,
 }
 
 /// A library that this process may change; others wait.
@@ -68,14 +70,24 @@ pub enum LibraryError {
 const RECORD: &str = ".packages.json";
 const PRIVATE: &str = ".larder";
 const PENDING: &str = "pending.json";
+const PLATFORM: &str = "platform.json";
 
 impl Record {
-    /// Reads the record of a library; an absent library has an empty one.
-    pub fn read(library: &Path) -> Result<Self, LibraryError> {
-        Ok(Self {
+    /// Reads the record of a library as `platform` sees it; an absent library has an empty one.
+    ///
+    /// Keys do not name the platform. So what was put there for another one, such as the R of before, is ours, but not
+    /// what is wanted, whatever its key.
+    pub fn read(library: &Path, platform: &str) -> Result<Self, LibraryError> {
+        let mut record = Self {
             entries: read_json(&library.join(RECORD))?,
             pending: read_json(&library.join(PRIVATE).join(PENDING))?,
-        })
+            platform: read_json(&library.join(PRIVATE).join(PLATFORM))?,
+        };
+        if !record.platform.is_empty() && record.platform != platform {
+            record.pending.extend(record.entries.keys().cloned());
+        }
+        platform.clone_into(&mut record.platform);
+        Ok(record)
     }
 
     /// Returns what the library has of a package, as far as larder put it there and finished doing so.
@@ -106,17 +118,17 @@ pub fn has_package(library: &Path, package: &PackageName) -> bool {
 
 impl Library {
     /// Creates the library if need be, waits until no other process changes it, and reads its record.
-    pub fn open(root: &Path) -> Result<Self, LibraryError> {
+    pub fn open(root: &Path, platform: &str) -> Result<Self, LibraryError> {
         let lock = Self::lock_file(root)?;
         lock.file().lock()?;
-        Self::locked(root, lock)
+        Self::locked(root, platform, lock)
     }
 
     /// Does the same as [`Library::open`], but returns `None` instead of waiting.
-    pub fn try_open(root: &Path) -> Result<Option<Self>, LibraryError> {
+    pub fn try_open(root: &Path, platform: &str) -> Result<Option<Self>, LibraryError> {
         let lock = Self::lock_file(root)?;
         match lock.file().try_lock() {
-            Ok(()) => Self::locked(root, lock).map(Some),
+            Ok(()) => Self::locked(root, platform, lock).map(Some),
             Err(std::fs::TryLockError::WouldBlock) => Ok(None),
             Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
         }
@@ -128,10 +140,15 @@ impl Library {
         fs::OpenOptions::new().create(true).append(true).open(private.join("lock"))
     }
 
-    fn locked(root: &Path, lock: fs::File) -> Result<Self, LibraryError> {
+    fn locked(root: &Path, platform: &str, lock: fs::File) -> Result<Self, LibraryError> {
         // Whatever is in staging now has lost its owner, as the owner had the lock.
         remove_all(&root.join(PRIVATE).join("staging"))?;
-        Ok(Self { record: Record::read(root)?, root: fs::canonicalize(root)?, next: AtomicUsize::new(0), _lock: lock })
+        Ok(Self {
+            record: Record::read(root, platform)?,
+            root: fs::canonicalize(root)?,
+            next: AtomicUsize::new(0),
+            _lock: lock,
+        })
     }
 
     /// Returns the library's directory.
@@ -198,6 +215,7 @@ impl Library {
         let changed: BTreeSet<_> = put.iter().map(|staged| &staged.package).chain(remove).cloned().collect();
         self.record.pending.extend(changed.iter().cloned());
         self.write_pending()?;
+        write_json(&self.root.join(PRIVATE).join(PLATFORM), &self.record.platform)?;
         for staged in put {
             self.replace(staged)?;
             self.record.entries.insert(staged.package.clone(), staged.reference);
@@ -247,6 +265,8 @@ mod tests {
     use super::*;
     use crate::digest::Sha256Digest;
 
+    const PLATFORM_HERE: &str = "4.2-x86_64-pc-linux-gnu";
+
     fn name(text: &str) -> PackageName {
         PackageName::parse(text).unwrap()
     }
@@ -273,11 +293,11 @@ mod tests {
     fn what_is_staged_is_not_visible_before_the_commit() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("lib");
-        let library = Library::open(&root).unwrap();
+        let library = Library::open(&root, PLATFORM_HERE).unwrap();
         library.stage(&name("demo"), reference("one"), &tree(dir.path(), "one"), &Linker::new(None)).unwrap();
         assert!(!has_package(&root, &name("demo")));
         drop(library);
-        Library::open(&root).unwrap();
+        Library::open(&root, PLATFORM_HERE).unwrap();
         assert!(!root.join(".larder/staging").exists(), "what was never committed is swept");
     }
 
@@ -285,7 +305,7 @@ mod tests {
     fn packages_are_replaced_and_removed_and_the_record_follows() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("lib");
-        let mut library = Library::open(&root).unwrap();
+        let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
         put(&mut library, dir.path(), "demo", "one");
         put(&mut library, dir.path(), "other", "three");
         put(&mut library, dir.path(), "demo", "two");
@@ -294,7 +314,7 @@ mod tests {
         library.commit(&[], &BTreeSet::from([name("other")])).unwrap();
         assert!(!root.join("other").exists());
         drop(library);
-        let record = Record::read(&root).unwrap();
+        let record = Record::read(&root, PLATFORM_HERE).unwrap();
         assert_eq!(record.packages(), BTreeSet::from([&name("demo")]));
         assert_eq!(record.get(&name("demo")), Some(reference("two")));
     }
@@ -303,11 +323,11 @@ mod tests {
     fn what_a_killed_commit_was_replacing_is_not_taken_for_whole() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("lib");
-        let mut library = Library::open(&root).unwrap();
+        let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
         put(&mut library, dir.path(), "demo", "one");
         drop(library);
         write_json(&root.join(".larder/pending.json"), &["demo", "fresh"]).unwrap();
-        let library = Library::open(&root).unwrap();
+        let library = Library::open(&root, PLATFORM_HERE).unwrap();
         assert!(!library.holds(&name("demo"), reference("one")));
         assert_eq!(library.record().packages(), BTreeSet::from([&name("demo"), &name("fresh")]));
     }
@@ -316,7 +336,7 @@ mod tests {
     fn a_removed_package_is_not_held() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("lib");
-        let mut library = Library::open(&root).unwrap();
+        let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
         put(&mut library, dir.path(), "demo", "one");
         fs::remove_dir_all(root.join("demo")).unwrap();
         assert!(!library.holds(&name("demo"), reference("one")));
@@ -328,7 +348,7 @@ mod tests {
         let root = dir.path().join("lib");
         tree(&root, "mine");
         tree(&root, "wanted");
-        let library = Library::open(&root).unwrap();
+        let library = Library::open(&root, PLATFORM_HERE).unwrap();
         assert_eq!(library.foreign(&BTreeSet::from([name("wanted")])).unwrap(), [name("mine")]);
     }
 }

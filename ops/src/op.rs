@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use larder_graph::{CacheMap, Context, Inputs, Op, Phase, Resources, VertexId};
 
+use crate::digest::Sha256Digest;
 use crate::explain::difference;
 use crate::fetch::Fetcher;
 use crate::install::{Build, Builder, InstallError};
@@ -71,7 +72,7 @@ pub struct Spec {
     /// The first field of its source hash, where that hash takes in the content: `url` or `local`.
     pub content_kind: Option<&'static str>,
     /// Its source hash, unless it takes in the content.
-    pub source_hash: Option<crate::digest::Sha256Digest>,
+    pub source_hash: Option<Sha256Digest>,
     /// What a prebuilt package is for, if the lockfile says that it is one.
     pub binary_platform: Option<String>,
     /// The `@`-entries of a build from source.
@@ -98,7 +99,7 @@ pub enum Origin {
         /// Where it is, in the order to try.
         sources: Vec<String>,
         /// What it must be.
-        sha256: Option<crate::digest::Sha256Digest>,
+        sha256: Option<Sha256Digest>,
         /// What its first-seen record is filed under.
         identity: String,
         /// The folder of the package in it, empty for the top.
@@ -139,6 +140,8 @@ pub enum How {
     Kept,
     /// The store had it.
     Loaded,
+    /// The store had a build against other versions of what it links to, but with the same headers and libraries.
+    InterfaceUnchanged,
     /// The source was built before, but with something else.
     Recompiled {
         /// What differs.
@@ -262,6 +265,12 @@ impl Op for PackageOp {
         let closure = inputs.closure();
         let view: BTreeMap<PackageName, PathBuf> =
             closure.iter().filter_map(|(id, done)| Some((ids[id].clone(), done.tree.clone()?))).collect();
+        let content = self.content(key, &view)?;
+        if !self.spec.is_rebuilt
+            && let Some(done) = self.adopt(key, content).await?
+        {
+            return Ok(Arc::new(done));
+        }
         cx.report(Progress::Building);
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
@@ -275,6 +284,7 @@ impl Op for PackageOp {
         sidecar.linkingto.clone_from(&prepared.recipe.linking_to);
         sidecar.source_compiled = built.join("libs").is_dir() && !prepared.is_binary;
         sidecar.dependencies = Self::dependencies(&view);
+        sidecar.content = Some(content);
         let existing = if self.spec.is_rebuilt { OnExisting::Replace } else { OnExisting::Keep };
         let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
         let tree = blocking(move || {
@@ -314,6 +324,28 @@ impl PackageOp {
             builder.bootstrap(&build, cx.stop()).await?;
         }
         builder.install(&build, cx.stop()).await
+    }
+
+    /// Returns the content key: what the config hash would be if each package that this one links to, through any
+    /// number of steps, stood there with the digest of its interface instead of its key. All of them, not only the
+    /// direct ones: a build finds headers of the others too, by flags that the direct ones hand on.
+    fn content(&self, key: &PackageKey, view: &BTreeMap<PackageName, PathBuf>) -> Result<Sha256Digest, OpError> {
+        let mut content = key.config().clone();
+        for (name, linked) in key.linked_closure() {
+            match view.get(name) {
+                Some(tree) => content.insert(name.as_str(), self.workshop.store.interface(tree)?),
+                None => content.insert(name.as_str(), linked.digest()),
+            }
+        }
+        Ok(content.hash())
+    }
+
+    /// Takes over a build of the same source with the same content key: it was compiled against the very same headers
+    /// and libraries, so compiling again would change nothing.
+    async fn adopt(&self, key: &Arc<PackageKey>, content: Sha256Digest) -> Result<Option<Done>, OpError> {
+        let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
+        let adopted = blocking(move || workshop.store.adopt(&key, content)).await?;
+        Ok(adopted.map(|tree| Done { tree: Some(tree), how: How::InterfaceUnchanged, build: None }))
     }
 
     /// Says whether this is a recompilation, and why, or something new.

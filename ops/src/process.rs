@@ -22,7 +22,7 @@ pub struct Invocation {
     pub env: Vec<(OsString, OsString)>,
     /// Where it runs.
     pub cwd: PathBuf,
-    /// Where its standard output and error are appended.
+    /// Where its standard output and error go.
     pub log: fs::File,
     /// How long it may take.
     pub timeout: Duration,
@@ -59,11 +59,15 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Must not be dropped half-way: the group would lose its keeper (the child itself is killed even then).
 pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, ProcessError> {
     let Invocation { program, args, env, cwd, log, timeout } = invocation;
-    let log = log.into_file();
+    let (mut output, input) = io::pipe()?;
     let mut command = Command::new(&program);
     command.args(args).env_clear().envs(env).current_dir(cwd).process_group(0).kill_on_drop(true);
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
     let mut child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
+    // The last of our own ends of the pipe that are for the child.
+    drop(command);
+    let mut log = log.into_file();
+    let captured = tokio::task::spawn_blocking(move || io::copy(&mut output, &mut log));
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let signal = |signal| group.map_or(Ok(()), |group| kill_process_group(group, signal));
     let ended = tokio::select! {
@@ -82,6 +86,11 @@ pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, Proc
     // Whatever the child has left behind is in its group still.
     let _ = signal(Signal::KILL);
     child.wait().await?;
+    // The pipe is at its end when the last process that writes into it is gone: a killed one takes a moment. One that
+    // left the group is not waited for.
+    if let Ok(copied) = tokio::time::timeout(GRACE, captured).await {
+        copied.map_err(io::Error::other)??;
+    }
     ended
 }
 
@@ -110,11 +119,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_takes_too_long_is_ended_with_its_children() {
+    async fn what_takes_too_long_is_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let script = "sleep 1000 & echo $! > child; wait";
-        let ended = run(shell(script, dir.path(), Duration::from_millis(300)), &Stop::new()).await;
+        let ended = run(shell("exec sleep 1000", dir.path(), Duration::from_millis(10)), &Stop::new()).await;
         assert!(matches!(ended, Err(ProcessError::TimedOut(_))), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_the_process_with_its_children() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let stop = Stop::new();
+        let script = "sleep 1000 & echo $! > child; echo > fifo; wait";
+        let started = tokio::task::spawn_blocking(move || fs::read(fifo));
+        let stopped = async {
+            started.await.unwrap().unwrap();
+            stop.request();
+        };
+        let (ended, ()) = tokio::join!(run(shell(script, dir.path(), Duration::MAX), &stop), stopped);
+        assert!(matches!(ended, Err(ProcessError::Stopped)), "{ended:?}");
         assert_is_gone(dir.path());
     }
 
@@ -135,10 +160,17 @@ mod tests {
         assert!(matches!(ended, Err(ProcessError::Stopped)), "{ended:?}");
     }
 
-    /// A killed grandchild is a zombie until init reaps it: gone means that it no longer runs.
+    /// Waits until the child is gone: a zombie until init reaps it. One that was not killed would be there for long.
     fn assert_is_gone(dir: &std::path::Path) {
         let pid = fs::read_to_string(dir.join("child")).unwrap();
-        let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z ") || stat.contains(") X "), "{stat}");
+        let begun = std::time::Instant::now();
+        loop {
+            let status = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
+            if status.is_empty() || status.contains(") Z ") || status.contains(") X ") {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "it still runs: {status}");
+            std::thread::yield_now();
+        }
     }
 }

@@ -137,13 +137,18 @@ pub fn finish(tree: &Path, fields: &BTreeMap<String, String>) -> io::Result<Desc
     let path = tree.join("DESCRIPTION");
     let bytes = metadata::with_fields(&fs::read(&path)?, fields);
     fs::write(&path, &bytes)?;
+    let description = Description::parse(&bytes);
+    if !description.is_built() {
+        // R would say of a package that then fails that its DESCRIPTION has the wrong checksum.
+        remove_all(&tree.join("MD5"))?;
+    }
     for script in ["configure", "cleanup"] {
         let script = tree.join(script);
         if script.is_file() {
             fs::set_permissions(&script, PermissionsExt::from_mode(0o755))?;
         }
     }
-    Ok(Description::parse(&bytes))
+    Ok(description)
 }
 
 #[cfg(test)]
@@ -171,6 +176,13 @@ mod tests {
         ("src/code.o", "x"),
         ("R/code.R", "x <- 1"),
     ];
+
+    #[test]
+    fn checksums_that_no_longer_hold_are_left_out() {
+        let dir = tree(&[("DESCRIPTION", "Package: demo\n"), ("MD5", "0123 *DESCRIPTION\n")]);
+        finish(dir.path(), &BTreeMap::from([("RemoteType".to_owned(), "standard".to_owned())])).unwrap();
+        assert!(!dir.path().join("MD5").exists());
+    }
 
     #[test]
     fn only_what_belongs_to_the_package_is_copied() {

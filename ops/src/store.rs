@@ -22,8 +22,10 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
+use crate::facets;
 use crate::fs::{make_read_only, remove_all, write_atomically};
 use crate::key::{ConfigMap, PackageKey, Reference};
+use crate::link::Linker;
 use crate::package::PackageName;
 use staging::Staging;
 
@@ -54,14 +56,16 @@ pub struct Configs {
     pub configs: BTreeMap<Sha256Digest, ConfigMap>,
 }
 
-/// What is recorded beside a tree: how it came to be.
+/// What is recorded beside a tree: how it came to be. Another implementation may have written `created_at` alone.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Sidecar {
     /// When it was stored, RFC 3339.
     pub created_at: String,
     /// The package.
-    pub package: PackageName,
+    #[serde(default)]
+    pub package: String,
     /// Its version.
+    #[serde(default)]
     pub version: String,
     /// Says whether there was something to compile.
     #[serde(default)]
@@ -81,6 +85,12 @@ pub struct Sidecar {
     /// How long the build took, in milliseconds: the weight of the next one.
     #[serde(default)]
     pub build_ms: u64,
+    /// The digest of what packages that link to it compile against.
+    #[serde(default)]
+    pub interface: Option<Sha256Digest>,
+    /// The content key: the config hash, but with the interfaces of what it links to in place of their keys.
+    #[serde(default)]
+    pub content: Option<Sha256Digest>,
 }
 
 /// One package that another was built against.
@@ -150,27 +160,28 @@ impl Store {
         (tree.with_extension("json").is_file() && tree.is_dir()).then_some(tree)
     }
 
-    /// Returns what is known of a source. A file that cannot be read as such is made good from the sidecars.
+    /// Returns what is known of a source. A file that is missing or cannot be read as such is made good from the
+    /// sidecars.
     pub fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        let dir = self.source_dir(package, source);
-        let bytes = fs::read(dir.join("configs.json")).ok()?;
-        serde_json::from_slice(&bytes).ok().or_else(|| self.configs_from_sidecars(package, source))
+        self.configs_file(package, source).or_else(|| {
+            let sidecars = self.sidecars(package, source);
+            let (_, _, newest) = sidecars.first()?;
+            Some(Configs {
+                source_compiled: newest.source_compiled,
+                linkingto: newest.linkingto.clone(),
+                configs: sidecars.iter().map(|(config, _, sidecar)| (*config, sidecar.config.clone())).collect(),
+            })
+        })
     }
 
-    fn configs_from_sidecars(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        let sidecars = self.sidecars(package, source);
-        let (_, _, newest) = sidecars.first()?;
-        Some(Configs {
-            source_compiled: newest.source_compiled,
-            linkingto: newest.linkingto.clone(),
-            configs: sidecars.iter().map(|(config, _, sidecar)| (*config, sidecar.config.clone())).collect(),
-        })
+    fn configs_file(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
+        serde_json::from_slice(&fs::read(self.source_dir(package, source).join("configs.json")).ok()?).ok()
     }
 
     /// Returns the sidecars of a source's entries with the config hash and the time of last use, last used first.
     pub fn sidecars(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, SystemTime, Sidecar)> {
         let items = fs::read_dir(self.source_dir(package, source)).into_iter().flatten().flatten();
-        let mut sidecars: Vec<_> = items
+        let mut sidecars: Vec<(Sha256Digest, SystemTime, Sidecar)> = items
             .filter_map(|item| {
                 let name = item.file_name().into_string().ok()?;
                 let config = name.strip_suffix(".json")?.parse().ok()?;
@@ -179,6 +190,13 @@ impl Store {
             })
             .collect();
         sidecars.sort_by_key(|(config, used, _)| (std::cmp::Reverse(*used), *config));
+        if sidecars.iter().any(|(_, _, sidecar)| sidecar.config.is_empty()) {
+            // Either the plain case, or somebody else's sidecar: then configs.json knows.
+            let mut known = self.configs_file(package, source).unwrap_or_default().configs;
+            for (config, _, sidecar) in &mut sidecars {
+                sidecar.config = known.remove(config).unwrap_or_else(|| std::mem::take(&mut sidecar.config));
+            }
+        }
         sidecars
     }
 
@@ -207,8 +225,13 @@ impl Store {
         Ok(SourceLock { _file: file })
     }
 
-    /// Makes an empty directory on the store's file system, removed when it is dropped. The first one also sweeps
-    /// what dead processes left in staging.
+    /// Removes what dead processes left in staging; what a living one works on is locked by it. Cheap where there is
+    /// nothing, so every run begins with it.
+    pub fn sweep(&self) {
+        staging::sweep(&self.root);
+    }
+
+    /// Makes an empty directory on the store's file system, removed when it is dropped.
     pub fn stage(&self) -> io::Result<StagingDir> {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         if staging.is_none() {
@@ -253,10 +276,39 @@ impl Store {
             fs::rename(&tree, aside.path().join("replaced"))?;
         }
         fs::rename(built, &tree)?;
+        let interface = facets::interface(&tree)?;
+        let sidecar = &Sidecar { interface: Some(interface), ..sidecar.clone() };
         let json = serde_json::to_vec_pretty(sidecar).map_err(io::Error::from)?;
         write_atomically(&self.sidecar_path(package, reference), &json)?;
         self.add_config(key, sidecar)?;
         Ok(tree)
+    }
+
+    /// Returns the interface digest of a tree, from its sidecar where it has one.
+    pub fn interface(&self, tree: &Path) -> io::Result<Sha256Digest> {
+        let sidecar = fs::read(tree.with_extension("json")).ok();
+        let sidecar: Option<Sidecar> = sidecar.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        match sidecar.and_then(|sidecar| sidecar.interface) {
+            Some(interface) if tree.starts_with(&self.root) => Ok(interface),
+            _ => facets::interface(tree),
+        }
+    }
+
+    /// Makes an entry for `key` out of one of the same source with the content key `content`, if there is one: its
+    /// files are linked, nothing is built. The caller holds the source's lock.
+    pub fn adopt(&self, key: &PackageKey, content: Sha256Digest) -> Result<Option<PathBuf>, StoreError> {
+        let (package, source) = (key.package(), key.reference().source);
+        let same = self.sidecars(package, source).into_iter().find_map(|(config, _, sidecar)| {
+            let tree = self.lookup(package, Reference { source, config })?;
+            (sidecar.content == Some(content)).then_some((tree, sidecar))
+        });
+        let Some((tree, sidecar)) = same else { return Ok(None) };
+        let staging = self.stage()?;
+        let linked = staging.path().join("adopted");
+        Linker::new(None).link_tree(&tree, &linked)?;
+        let now = Sidecar::new(key, Duration::ZERO);
+        let sidecar = Sidecar { config: now.config, linked: now.linked, created_at: now.created_at, ..sidecar };
+        self.publish(&linked, key, &sidecar, OnExisting::Keep).map(Some)
     }
 
     fn add_config(&self, key: &PackageKey, sidecar: &Sidecar) -> io::Result<()> {
@@ -306,7 +358,7 @@ impl Sidecar {
     pub fn new(key: &PackageKey, build: Duration) -> Self {
         Self {
             created_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            package: key.package().clone(),
+            package: key.package().to_string(),
             version: key.version().to_owned(),
             source_compiled: false,
             linkingto: Vec::new(),
@@ -314,6 +366,8 @@ impl Sidecar {
             linked: key.linked_closure().into_iter().map(|(n, key)| (n.clone(), BuiltAgainst::new(key))).collect(),
             dependencies: BTreeMap::new(),
             build_ms: u64::try_from(build.as_millis()).unwrap_or(u64::MAX),
+            interface: None,
+            content: None,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use larder_ops::toolchain::Distro;
 
-use super::{CommandError, Env, open, read_lockfile};
+use super::{CommandError, Env, config, read_lockfile};
 use crate::cli::DoctorArgs;
 use crate::exit::Exit;
 use crate::host::Host;
@@ -32,7 +32,7 @@ impl Findings {
 
 pub(super) fn run(args: &DoctorArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = args.lockfile.as_deref().map(read_lockfile).transpose()?;
-    let config = open(&args.place, None, env)?;
+    let config = config(&args.place.store, args.place.r.as_deref(), None, env)?;
     let path = env.get("PATH").unwrap_or_default();
     let distro = Host::distro();
     let install = format!("`{}`", Distro::install_command(distro.as_ref()));

@@ -1,8 +1,9 @@
 //! `solve plan` and `--dry-run`: what would be done, and why.
 
 use std::fmt::Write;
+use std::path::Path;
 
-use super::{CommandError, Env, larder, log_to_stderr, open, read_lockfile, request};
+use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, read_lockfile, request};
 use crate::cli::PlanArgs;
 use crate::exit::Exit;
 use crate::larder::{Larder, Request};
@@ -14,18 +15,19 @@ pub(super) fn run(args: &PlanArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     log_to_stderr(&args.output);
     let request = request(&args.place, &args.wish, &args.lockfile);
-    let larder = larder(open(&args.place, None, env)?)?;
-    show(&larder, &lockfile, &request, args.output.json)
+    let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
+    show(&larder, &args.lockfile, &lockfile, &request, args.output.json)
 }
 
 /// Prints the plan for a lockfile.
 pub(super) fn show(
     larder: &Larder,
+    path: &Path,
     lockfile: &Lockfile,
     request: &Request,
     is_json: bool,
 ) -> Result<Exit, CommandError> {
-    let plan = larder.plan(lockfile, request)?;
+    let plan = larder.plan(lockfile, request).map_err(in_lockfile(path))?;
     if is_json {
         let store = larder.store();
         ui::print_data(&ui::plan_as_json(&plan, &larder.host().platform, &request.library, store.root()));

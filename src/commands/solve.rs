@@ -1,12 +1,13 @@
 //! `solve LOCKFILE`: makes the library complete.
 
 use std::io::{self, IsTerminal};
+use std::path::Path;
 use std::time::Duration;
 
 use larder_ops::link::LinkMode;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{CommandError, Env, larder, log_to_stderr, open, palette, plan, read_lockfile, request};
+use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, palette, plan, read_lockfile, request};
 use crate::OnFailure;
 use crate::cli::{Link, Progress, SolveArgs};
 use crate::event::Event;
@@ -21,7 +22,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     let path = args.lockfile.as_deref().unwrap_or("-".as_ref());
     let lockfile = read_lockfile(path)?;
     log_to_stderr(&args.output);
-    let mut config = open(&args.place, Some(&args.source), env)?;
+    let mut config = config(&args.place.store, args.place.r.as_deref(), Some(&args.source), env)?;
     if let Some(jobs) = args.jobs {
         config.jobs = jobs;
     }
@@ -40,7 +41,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     request.is_exact = args.exact;
     let larder = larder(config)?;
     if args.dry_run {
-        return plan::show(&larder, &lockfile, &request, args.output.json);
+        return plan::show(&larder, path, &lockfile, &request, args.output.json);
     }
     let ui = Ui::new(UiOptions {
         format: if args.output.json { Format::Json } else { Format::Human },
@@ -61,14 +62,14 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         is_terminal: io::stderr().is_terminal(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let exit = runtime.block_on(async { watch(larder.solve(&lockfile, request), ui).await });
+    let exit = runtime.block_on(async { watch(larder.solve(&lockfile, request), ui, path).await });
     // A thread that waits for a lock of another process would keep this one waiting.
     runtime.shutdown_background();
     exit
 }
 
 /// Shows the run until its end. The first Ctrl-C asks it to end cleanly, the second at once.
-async fn watch(mut run: Run, mut ui: Ui) -> Result<Exit, CommandError> {
+async fn watch(mut run: Run, mut ui: Ui, lockfile: &Path) -> Result<Exit, CommandError> {
     let stop = run.stop();
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
@@ -94,7 +95,7 @@ async fn watch(mut run: Run, mut ui: Ui) -> Result<Exit, CommandError> {
         }
     }
     drop(ui);
-    let report = run.finish().await?;
+    let report = run.finish().await.map_err(in_lockfile(lockfile))?;
     let is_environment = report.failed.iter().filter_map(|settled| settled.failure.as_ref()).any(|f| f.is_environment);
     Ok(if is_environment { Exit::Environment } else { report.outcome.into() })
 }

@@ -7,7 +7,7 @@ use larder_graph::EdgeKind;
 use larder_ops::explain::difference;
 use larder_ops::library::Record;
 
-use super::{CommandError, Env, larder, log_to_stderr, open, read_lockfile, request};
+use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, read_lockfile, request};
 use crate::cli::WhyArgs;
 use crate::exit::Exit;
 use crate::larder::Larder;
@@ -18,12 +18,12 @@ pub(super) fn run(args: &WhyArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     log_to_stderr(&args.output);
     let request = request(&args.place, &args.wish, &args.lockfile);
-    let larder = larder(open(&args.place, None, env)?)?;
-    let plan = larder.plan(&lockfile, &request)?;
+    let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
+    let plan = larder.plan(&lockfile, &request).map_err(in_lockfile(&args.lockfile))?;
     let Some(id) = plan.ids.get(&args.package) else {
         return Err(CommandError::new(Exit::Usage, format!("the lockfile has no package `{}`", args.package)));
     };
-    let record = Record::read(&request.library).map_err(crate::larder::Error::from)?;
+    let record = Record::read(&request.library, &larder.host().platform).map_err(crate::larder::Error::from)?;
     let text = if args.output.json { ui::why_as_json(&plan, *id) } else { text(&plan, *id, &larder, &record) };
     ui::print_data(&text);
     Ok(Exit::Done)
@@ -34,7 +34,7 @@ fn text(plan: &Plan, id: larder_graph::VertexId, larder: &Larder, record: &Recor
     let spec = &vertex.spec;
     let mut text = format!("{} {}: {} ({})\n", spec.package, spec.version, vertex.action.as_str(), vertex.because);
     let mut line = |label: &str, value: &str| {
-        let _ = writeln!(text, "  {label:<14}{value}");
+        let _ = writeln!(text, "  {label:<16}{value}");
     };
     if let Some(key) = &vertex.key {
         line("source", &format!("{} ({})", key.reference().source, vertex.kind));
@@ -84,7 +84,7 @@ fn text(plan: &Plan, id: larder_graph::VertexId, larder: &Larder, record: &Recor
         }
     }
     let linked: Vec<String> = linked.into_iter().map(ToString::to_string).collect();
-    line("a change here recompiles", &format!("  {}", or_nothing(&linked)));
+    line("would recompile", &or_nothing(&linked));
     text
 }
 

@@ -1,15 +1,15 @@
 //! One run: the plan is carried out, what happens is told, and the library is changed at the end.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use larder_graph::{
     Config, Dag, Event as GraphEvent, OnFailure, Outcome as GraphOutcome, Report as GraphReport, Stop, VertexId,
 };
 use larder_graph::{Failure as GraphFailure, Settled as GraphSettled};
-use larder_ops::library::{Library, LibraryError, StagedPackage};
+use larder_ops::library::{Library, LibraryError, StagedPackage, has_package};
 use larder_ops::link::Linker;
 use larder_ops::op::{Done, How, OpError, PackageOp, Progress, StoreCache};
 use larder_ops::package::PackageName;
@@ -83,7 +83,12 @@ pub(super) async fn run(
 ) -> Result<Report, Error> {
     let start = Instant::now();
     let store = larder.store();
-    let Some(mut library) = open(request, &stop, &mut emit).await? else {
+    let store = blocking(move || {
+        store.sweep();
+        Ok::<_, Error>(store)
+    });
+    let store = store.await?;
+    let Some(mut library) = open(request, store.platform(), &stop, &mut emit).await? else {
         let report = Report { outcome: RunOutcome::Interrupted, duration: start.elapsed(), ..Report::default() };
         emit(Event::Finished(report.clone()));
         return Ok(report);
@@ -99,6 +104,12 @@ pub(super) async fn run(
         emit(Event::Warning { message });
     }
     larder.check(&plan, request)?;
+    if let Err(error) = larder.blobs.create() {
+        // A store that is there but cannot be written serves what it has; a download that finds no place says so.
+        if !store.root().is_dir() {
+            return Err(error.into());
+        }
+    }
     let workshop = larder.workshop(store, (library.root().to_owned(), library.record().clone()), &plan, request);
     let workshop = Arc::new(workshop);
     let dag = Arc::new(plan.dag.map(|_, vertex| PackageOp::new(vertex.spec.clone(), Arc::clone(&workshop))));
@@ -123,15 +134,20 @@ pub(super) async fn run(
 }
 
 /// Opens the library, and waits for whoever else is changing it, unless the run is stopped meanwhile.
-async fn open(request: &Request, stop: &Stop, emit: &mut impl FnMut(Event)) -> Result<Option<Library>, Error> {
-    let path = request.library.clone();
-    if let Some(library) = blocking(move || Library::try_open(&path)).await? {
+async fn open(
+    request: &Request,
+    platform: &str,
+    stop: &Stop,
+    emit: &mut impl FnMut(Event),
+) -> Result<Option<Library>, Error> {
+    let (path, for_platform) = (request.library.clone(), platform.to_owned());
+    if let Some(library) = blocking(move || Library::try_open(&path, &for_platform)).await? {
         return Ok(Some(library));
     }
     emit(Event::Warning { message: format!("waiting for another process that changes {}", request.library.display()) });
-    let path = request.library.clone();
+    let (path, for_platform) = (request.library.clone(), platform.to_owned());
     tokio::select! {
-        library = blocking(move || Library::open(&path)) => Ok(Some(library?)),
+        library = blocking(move || Library::open(&path, &for_platform)) => Ok(Some(library?)),
         () = stop.requested() => Ok(None),
     }
 }
@@ -148,14 +164,32 @@ async fn update(
     let wanted: BTreeSet<PackageName> = plan.ids.keys().cloned().collect();
     let mut to_link = Vec::new();
     let mut provided = BTreeSet::new();
-    for (id, settled) in done.iter() {
-        let package = &plan.dag.op(id).spec.package;
+    // What needs something that failed would not load: it stays in the store until the rest is there.
+    let (mut lost, mut held_back) = (HashSet::new(), Vec::new());
+    for &id in plan.dag.dependants_first().iter().rev() {
+        let (package, settled) = (&plan.dag.op(id).spec.package, done.settled(id));
+        let is_lost = settled.outcome.output().is_none() || plan.dag.inputs(id).any(|(input, _)| lost.contains(&input));
+        if is_lost {
+            lost.insert(id);
+        }
         let (Some(done), Some(key)) = (settled.outcome.output(), &settled.key) else { continue };
         match (&done.how, &done.tree) {
             (How::Provided, _) => drop(provided.insert(package.clone())),
             (How::Kept, _) | (_, None) => {}
+            _ if is_lost => held_back.push(package.clone()),
             (_, Some(tree)) => to_link.push((package.clone(), key.reference(), tree.clone())),
         }
+    }
+    if !held_back.is_empty() {
+        held_back.sort();
+        emit(Event::Warning {
+            message: format!(
+                "{} {} in the store, but not in the library: what {} failed",
+                super::names(&held_back),
+                if held_back.len() == 1 { "is" } else { "are" },
+                if held_back.len() == 1 { "it needs" } else { "they need" },
+            ),
+        });
     }
     let foreign = library.foreign(&wanted)?;
     let ours = library.record().packages();
@@ -170,6 +204,20 @@ async fn update(
                 if foreign.len() == 1 { "1 package".to_owned() } else { format!("{} packages", foreign.len()) },
                 if foreign.len() == 1 { "is" } else { "are" },
                 super::names(&foreign)
+            ),
+        });
+    }
+    let left: Vec<PackageName> = done
+        .iter()
+        .filter(|(_, settled)| settled.outcome.output().is_none())
+        .map(|(id, _)| plan.dag.op(id).spec.package.clone())
+        .filter(|package| has_package(library.root(), package))
+        .collect();
+    if !left.is_empty() {
+        emit(Event::Warning {
+            message: format!(
+                "{} stay in the library as they were, and may not fit what was replaced around them",
+                super::names(&left)
             ),
         });
     }
@@ -277,7 +325,12 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             outcome,
             because,
             key: settled.key.as_ref().filter(|_| outcome != Outcome::Provided).map(|key| key.reference().to_string()),
-            duration: build.map_or(settled.duration, |build| build.duration),
+            duration: match (build, outcome) {
+                (Some(build), _) => build.duration,
+                // Not its own: what it waited for.
+                (None, Outcome::Skipped) => Duration::ZERO,
+                (None, _) => settled.duration,
+            },
             log: build.map(|build| build.log.clone()).or_else(|| op_error.and_then(OpError::log).cloned()),
             failure: settled.outcome.failure().map(|failure| self.failure(vertex, failure)),
         }
@@ -286,10 +339,11 @@ impl<E: FnMut(Event)> Teller<'_, E> {
     fn well(&self, vertex: VertexId, done: &Done) -> (Outcome, Option<String>) {
         match &done.how {
             How::Provided => (Outcome::Provided, Some(self.plan.dag.op(vertex).because.clone())),
-            How::Kept => (Outcome::Kept, Some("the library has it".to_owned())),
-            How::Loaded => (Outcome::Loaded, Some("the store has it".to_owned())),
+            How::Kept => (Outcome::Kept, None),
+            How::Loaded => (Outcome::Loaded, None),
+            How::InterfaceUnchanged => (Outcome::Loaded, Some("interface unchanged".to_owned())),
             How::Recompiled { because } => (Outcome::Recompiled, Some(because.clone())),
-            How::Ingested => (Outcome::Ingested, Some("the store did not have it".to_owned())),
+            How::Ingested => (Outcome::Ingested, None),
         }
     }
 

@@ -78,8 +78,12 @@ fn locate(text: &str, error: serde_json::Error) -> LockfileError {
     if let Err(head) = check_head(&document) {
         return head;
     }
-    let entries = document.packages.and_then(|packages| serde_json::from_str::<Vec<&RawValue>>(packages.get()).ok());
-    for (index, entry) in (1..).zip(entries.unwrap_or_default()) {
+    let entries = match document.packages.map(|packages| serde_json::from_str::<Vec<&RawValue>>(packages.get())) {
+        Some(Err(source)) => return LockfileError::NoList(source),
+        Some(Ok(entries)) => entries,
+        None => Vec::new(),
+    };
+    for (index, entry) in (1..).zip(entries) {
         let Ok(fields) = serde_json::from_str::<BTreeMap<String, &RawValue>>(entry.get()) else {
             return LockfileError::Shape {
                 index,

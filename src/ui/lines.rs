@@ -79,7 +79,7 @@ impl Voice {
         let Settled { package, version, outcome, .. } = settled;
         let verb = self.palette.outcome(*outcome).apply_to(format!("{:<10}", outcome.as_str()));
         let took = match settled.duration {
-            Duration::ZERO => String::new(),
+            duration if duration < Duration::from_millis(1) => String::new(),
             duration => self.palette.faint().apply_to(format!(" ({})", humane(duration))).to_string(),
         };
         let why = reason(settled).map_or_else(String::new, |why| format!(": {}", clean(&why)));

@@ -20,6 +20,8 @@ pub enum OpError {
     LinkedNowhere(PackageName),
     #[error("its source is the package `{found}`")]
     WrongPackage { found: String },
+    #[error("its source is version {found}; check the `sources` of its entry, or write the lockfile again")]
+    WrongVersion { found: String },
     #[error("`{0}` does not exist or is no directory with a DESCRIPTION")]
     NoDirectory(PathBuf),
     #[error("stopped")]
@@ -58,7 +60,7 @@ impl OpError {
     /// Says whether the machine is at fault, not the package: no compiler, disk full, no permission.
     pub fn is_environment(&self) -> bool {
         match self {
-            Self::Build { source: InstallError::NoCompiler(_), .. } => true,
+            Self::Build { source: InstallError::NoCompiler(_), .. } | Self::Fetch(FetchError::Store { .. }) => true,
             Self::Io(error)
             | Self::Store(StoreError::Io(error))
             | Self::Unpack(UnpackError::Io(error))

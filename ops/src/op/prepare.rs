@@ -119,6 +119,15 @@ impl PackageOp {
             Some(name) if spec.package == *name => {}
             found => return Err(OpError::WrongPackage { found: found.unwrap_or("").to_owned() }),
         }
+        // A commit or a content is what it is, whatever it calls itself; of a repository a version was asked for.
+        let is_by_version =
+            spec.content_kind.is_none() && matches!(spec.origin, Origin::Archive { is_repository: false, .. });
+        match description.get("Version") {
+            Some(version) if is_by_version && !version.split(['.', '-']).eq(spec.version.split(['.', '-'])) => {
+                return Err(OpError::WrongVersion { found: version.to_owned() });
+            }
+            _ => {}
+        }
         let source = match (spec.content_kind, content, spec.source_hash) {
             (Some(kind), Some(content), _) => source_hash(kind, &spec.package, &spec.version, content),
             (_, _, Some(known)) => known,

@@ -37,7 +37,6 @@ impl Staging {
         let (staging, locks) = (root.join(".staging"), root.join(".locks/staging"));
         fs::create_dir_all(&staging)?;
         fs::create_dir_all(&locks)?;
-        sweep(&staging, &locks)?;
         let uuid = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let lock_path = lock_path(&locks, &uuid);
         let lock = fs::OpenOptions::new().create_new(true).append(true).open(&lock_path)?;
@@ -58,19 +57,22 @@ fn lock_path(locks: &Path, uuid: &str) -> PathBuf {
     locks.join(format!("{uuid}.lock"))
 }
 
-fn sweep(staging: &Path, locks: &Path) -> io::Result<()> {
-    for item in fs::read_dir(staging)? {
-        let item = item?;
-        let lock_path = lock_path(locks, &item.file_name().to_string_lossy());
+/// Removes what dead processes left in the staging of the store at `root`. What cannot be removed stays for another time.
+pub(super) fn sweep(root: &Path) {
+    let (staging, locks) = (root.join(".staging"), root.join(".locks/staging"));
+    for item in fs::read_dir(staging).into_iter().flatten().flatten() {
+        let lock_path = lock_path(&locks, &item.file_name().to_string_lossy());
         let lock = fs::File::open(&lock_path);
         if lock.as_ref().is_ok_and(|lock| lock.file().try_lock().is_err()) {
             continue;
         }
         tracing::debug!(dir = %item.path().display(), "removing what a dead process left");
-        remove_all(&item.path())?;
-        let _ = fs::remove_file(&lock_path);
+        // A compiler that it left behind may still write there: then it is for the next process to remove.
+        match remove_all(&item.path()) {
+            Ok(()) => drop(fs::remove_file(&lock_path)),
+            Err(error) => tracing::debug!(%error, "left for the next process"),
+        }
     }
-    Ok(())
 }
 
 /// A directory on the store's file system that goes away with this value.
@@ -90,5 +92,41 @@ impl StagingDir {
 impl Drop for StagingDir {
     fn drop(&mut self) {
         let _ = remove_all(&self.dir);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+
+    #[test]
+    fn what_dead_processes_left_is_swept_and_what_lives_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let living = Staging::open(root.path()).unwrap().dir().unwrap();
+        let dead = root.path().join(".staging/dead");
+        fs::create_dir_all(dead.join("0/source")).unwrap();
+        sweep(root.path());
+        assert!(!dead.exists());
+        assert!(living.path().exists());
+    }
+
+    #[test]
+    fn what_an_orphan_still_writes_to_is_left_for_another_time() {
+        let root = tempfile::tempdir().unwrap();
+        let dead = root.path().join(".staging/dead/0");
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let _ = fs::create_dir_all(&dead).and_then(|()| fs::write(dead.join("object.o"), "x"));
+                }
+            });
+            (0..100).for_each(|_| sweep(root.path()));
+            is_over.store(true, Ordering::Relaxed);
+        });
+        sweep(root.path());
+        assert!(!dead.exists(), "now it is the next time");
     }
 }
