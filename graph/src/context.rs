@@ -103,8 +103,7 @@ impl<O: Op> Context<O> {
     /// Meanwhile the op gives back what it occupies, and has it again when this returns: so builds within builds can
     /// wait for each other's pools, but never forever. What is built here is kept until the op ends.
     ///
-    /// An op that waits on a build that waits, through a third, on the op itself would wait forever; such a graph is
-    /// the caller's mistake, as is an endless loop.
+    /// A build that comes to wait for this very op, by whatever way, ends as [`BuildError::Circular`].
     pub async fn build(
         &self,
         dag: impl Into<Arc<Dag<O>>>,

@@ -8,6 +8,19 @@
 //! needs are there; a cache is asked for that key; a hit makes the key final, and only who wants the result makes it
 //! load. When the maps are exhausted the key is final too, and a wanted result is made as soon as the inputs are there.
 //!
+//! ```text
+//!           wanted                 keys, contents there            a cache is asked
+//!   Idle ----------> Queued(Map) -> Started -> Keying -> ... -> Queued(Query) -> Started --.
+//!    ^ ^                                                                                   |
+//!    | `--- not found: the next map; found: the key is final, and that may be enough ------'
+//!    |
+//!    |--- a result is wanted and a cache has it ---> Queued(Load) -> Started ----------------> Settled
+//!    `--- no cache has it, no maps left: Waiting for inputs -> Queued(Execute) -> Started ---> Settled
+//! ```
+//!
+//! From any state but the last two a node that nobody wants any more goes back to rest in `Idle`; from `Started` when
+//! the flight has ended. `Parked` is `Started` in the future: a flight for the same key is being stopped.
+//!
 //! A *flight* is a phase that runs. Loads and executions are listed by key: a second node that is about to start the same
 //! attaches itself. Since only what runs is listed, and what runs waits for no node, nobody ever waits in a circle; and
 //! since nodes never merge, there is nothing to take apart when a job leaves.

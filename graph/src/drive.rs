@@ -101,8 +101,14 @@ impl<O: Op> Driver<O> {
             self.tell(sink);
             let start = self.core.start_next();
             self.answer_resumed();
-            self.tell(sink);
-            let Some(Start { flight, context, work }) = start else { return };
+            let has_ended = self.tell(sink);
+            let Some(Start { flight, context, work }) = start else {
+                // The op that asked for what has ended may go on.
+                if has_ended {
+                    continue;
+                }
+                return;
+            };
             let mut task = Task { flight, work: perform(context, work) };
             // The waker may be deaf: a task that waits is polled again as soon as it is spawned.
             match Pin::new(&mut task).poll(&mut task::Context::from_waker(Waker::noop())) {
@@ -159,16 +165,19 @@ impl<O: Op> Driver<O> {
         self.tasks.is_empty() && self.core.is_idle()
     }
 
-    /// Hands on what the core has to tell.
-    pub(crate) fn tell(&mut self, sink: &mut impl Sink<O>) {
+    /// Hands on what the core has to tell. Says whether the end of a sub-build was among it.
+    pub(crate) fn tell(&mut self, sink: &mut impl Sink<O>) -> bool {
+        let mut has_ended = false;
         while let Some(note) = self.core.next_note() {
             let build = note.build;
             let is_end = matches!(note.what, What::Finished);
             sink.note(&self.core, note);
             if is_end && let Some(reply) = self.askers.remove(&build) {
                 self.sub_finished(build, reply);
+                has_ended = true;
             }
         }
+        has_ended
     }
 
     fn sub_finished(&mut self, build: BuildId, reply: oneshot::Sender<Answer<O>>) {
@@ -196,6 +205,9 @@ impl<O: Op> Core<O> {
     pub(crate) fn answer(&self, id: BuildId) -> Answer<O> {
         let Some(build) = self.build(id) else { return Err(BuildError::Cancelled) };
         let nodes = || build.targets.iter().filter_map(|target| build.nodes[target.index()]);
+        if build.is_circular {
+            return Err(BuildError::Circular);
+        }
         if build.drain == Some(Drain::Stopped) {
             return Err(BuildError::Cancelled);
         }

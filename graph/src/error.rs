@@ -60,6 +60,9 @@ pub enum BuildError<E> {
     /// The job was cancelled or discarded.
     #[error("the build was cancelled")]
     Cancelled,
+    /// An op asked for a build that waits for the op itself.
+    #[error("the build waits for the op that asked for it")]
+    Circular,
     /// A target is no vertex of the graph.
     #[error("the target {0:?} is not in the graph")]
     UnknownTarget(VertexId),

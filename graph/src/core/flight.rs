@@ -171,6 +171,10 @@ impl<O: Op> Core<O> {
 
     /// A node finds that another's flight brings what it was about to fetch or make.
     fn join(&mut self, id: NodeId, flight_id: FlightId) {
+        let circular = self.wanting(id).into_iter().filter(|build| self.is_within(*build, flight_id));
+        for build in circular.collect::<Vec<_>>() {
+            self.refuse(build);
+        }
         let flight = self.flights.get_mut(&flight_id).expect("what is listed by key is in the air");
         if flight.is_doomed {
             flight.parked.push((id, self.nodes[id].ticket.wrapping_add(1)));
@@ -187,15 +191,12 @@ impl<O: Op> Core<O> {
 
     /// A phase has ended.
     pub(crate) fn advance(&mut self, id: FlightId, done: Done<O>) {
-        let mut flight = self.flights.remove(&id).expect("a flight ends once");
+        let flight = self.flights.remove(&id).expect("a flight ends once");
         self.ready.release(&flight.demand);
         if let Some(key) = &flight.key
             && self.airborne.get(key) == Some(&id)
         {
             self.airborne.remove(key);
-        }
-        for build in std::mem::take(&mut flight.sub_builds) {
-            self.release(build);
         }
         match flight.role {
             Role::Content(content) => self.content_done(content, flight.is_doomed, done),
@@ -213,6 +214,9 @@ impl<O: Op> Core<O> {
             }
         }
         self.work_off();
+        for build in flight.sub_builds {
+            self.release(build);
+        }
     }
 
     /// Takes in the end of a flight that nobody wanted any more. Who wanted it is told how it ended, but who came

@@ -46,6 +46,7 @@ impl<O: Op> Core<O> {
             drain: None,
             n_running: 0,
             is_finished: false,
+            is_circular: false,
             is_released: false,
         };
         self.builds.insert(id, build);

@@ -240,6 +240,7 @@ pub(crate) enum Drain {
     Done,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; where the build is, is the drain")]
 pub(crate) struct Build<O: Op> {
     pub(crate) owner: Owner,
     pub(crate) dag: Arc<Dag<O>>,
@@ -254,6 +255,8 @@ pub(crate) struct Build<O: Op> {
     /// While it drains: the nodes it wants for which a flight is under way.
     pub(crate) n_running: usize,
     pub(crate) is_finished: bool,
+    /// It came to wait for the very flight that asked for it, and was stopped for that.
+    pub(crate) is_circular: bool,
     /// To be forgotten as soon as it is finished.
     pub(crate) is_released: bool,
 }

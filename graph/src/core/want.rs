@@ -5,6 +5,7 @@ use super::{
     Core, Item, Step,
     event::{Note, What},
 };
+use crate::context::FlightId;
 use crate::event::Outcome;
 use crate::op::{Op, Phase, Reach};
 use crate::ready::{Entry, JobId};
@@ -34,6 +35,12 @@ impl<O: Op> Core<O> {
         }
         match state {
             State::Settled(_) => self.tell_settled(build, node, Ending::Loaded),
+            State::Started(flight)
+                if (wants.contains(Wants::RESULT) || self.nodes[node].key.is_none())
+                    && self.is_within(build, flight) =>
+            {
+                self.refuse(build);
+            }
             State::Started(flight) if is_newcomer => {
                 if let Some(phase) = self.flights.get(&flight).map(|flight| flight.phase) {
                     self.tell(build, node, What::Started(phase, flight));
@@ -43,6 +50,33 @@ impl<O: Op> Core<O> {
             State::Idle => self.agenda.push_back(Step::Pursue(node)),
             State::Started(_) | State::Queued(_) | State::Parked => {}
         }
+    }
+
+    /// Says whether `build` is in the name of `flight`: asked for by its op, or by an op that such a build waits for.
+    pub(super) fn is_within(&self, build: BuildId, flight: FlightId) -> bool {
+        let (mut seen, mut stack) = (vec![build], vec![build]);
+        while let Some(build) = stack.pop() {
+            let Some(Owner::Flight(owner)) = self.builds.get(&build).map(|build| build.owner) else { continue };
+            if owner == flight {
+                return true;
+            }
+            let nodes = self.flights.get(&owner).into_iter().flat_map(|owner| owner.attached.iter());
+            for build in nodes.flat_map(|node| self.wanting(*node)) {
+                if !seen.contains(&build) {
+                    seen.push(build);
+                    stack.push(build);
+                }
+            }
+        }
+        false
+    }
+
+    /// Stops a build that would wait for itself.
+    pub(super) fn refuse(&mut self, build: BuildId) {
+        if let Some(of) = self.builds.get_mut(&build) {
+            of.is_circular = true;
+        }
+        self.agenda.push_back(Step::Drain(build, Drain::Stopped));
     }
 
     /// `build` no longer wants anything of a node that is not settled for it.

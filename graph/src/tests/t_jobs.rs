@@ -394,3 +394,26 @@ async fn a_late_edge_of_a_shared_vertex_serves_the_job_that_is_left() {
     drop(a);
     assert_eq!(lab.solver.census().await, [0; 7]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_build_that_waits_for_the_op_that_asked_for_it_is_refused() {
+    for is_one_vertex in [true, false] {
+        let lab = Lab::new();
+        let mut outer = sum("outer", 1, []);
+        outer.digest = is_one_vertex.then_some("outer");
+        outer.nested = Some(if is_one_vertex {
+            |counts| {
+                let (dag, ids) = super::lab::graph(counts, &[sum("outer", 1, []).shared(), sum("top", 1, [at(0)])]);
+                (dag, ids[1..].to_vec())
+            }
+        } else {
+            |counts| {
+                let (dag, ids) = super::lab::graph(counts, &[sum("outer", 1, []), sum("top", 1, [at(0)])]);
+                (dag, ids[1..].to_vec())
+            }
+        });
+        let Err(BuildError::Failed { failure, .. }) = lab.once(&[outer]).await else { panic!("it is refused") };
+        assert_eq!(failure.to_string(), "nested");
+        assert_eq!(lab.solver.census().await, [0; 7]);
+    }
+}
