@@ -23,8 +23,13 @@ impl<O: Op> Core<O> {
             return;
         }
         let is_newcomer = hold.wants.is_empty();
+        let comes_late = is_draining && !matches!(state, State::Settled(_));
+        if comes_late && !is_newcomer {
+            // What runs in its name is all that it still waits for, by what it wanted before.
+            return;
+        }
         hold.wants |= wants;
-        if is_draining && !matches!(state, State::Settled(_)) {
+        if comes_late {
             self.tell_unbuilt(build, node);
             return self.unwant(build, node);
         }

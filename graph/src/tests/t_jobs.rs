@@ -417,3 +417,37 @@ async fn a_build_that_waits_for_the_op_that_asked_for_it_is_refused() {
         assert_eq!(lab.solver.census().await, [0; 7]);
     }
 }
+
+/// Found by `oracle_jobs`: both targets fail while a vertex runs of which only the key was wanted, and the result comes
+/// to be wanted in the same moment. The build then waited for the end of something that it had given up.
+#[tokio::test(start_paused = true)]
+async fn a_build_that_drains_ends_though_more_comes_to_be_wanted_of_what_runs() {
+    let lab = Lab::with(|_| crate::Config::new().limits(Limits::new().pool("cpu", 2)));
+    let takes_cpu = |mut vertex: super::lab::Sum| {
+        (vertex.takes, vertex.ms) = (Some("cpu"), 0);
+        vertex
+    };
+    let mut far = sum("far", 0, [at(1)]);
+    far.reach = Reach::Closure;
+    let mut vertices = [
+        sum("content", 0, []),
+        sum("slow", 0, []),
+        sum("fails", 0, []),
+        far,
+        sum("both", 0, [at(2), at(1)]),
+        sum("by_content", 0, [at(2), by_content(0)]),
+        sum("above_both", 0, [at(4)]),
+        sum("above_far", 0, [at(6), at(3)]),
+        sum("above_content", 0, [at(5)]),
+        sum("top", 0, [at(7), at(8)]),
+    ]
+    .map(takes_cpu);
+    vertices[1].ms = 3;
+    (vertices[2].ms, vertices[2].fails) = (1, true);
+    let job = lab.job_with(OnFailure::KeepGoing);
+    let (dag, ids) = lab.graph(&vertices);
+    let targets = [ids[9], ids[4]];
+    // Virtual: this time comes only if nothing else ever will.
+    let built = tokio::time::timeout(std::time::Duration::from_secs(3600), job.build(dag, &targets)).await;
+    assert!(matches!(built, Ok(Err(BuildError::Failed { .. }))));
+}
