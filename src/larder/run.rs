@@ -364,7 +364,7 @@ impl<E: FnMut(Event)> Teller<'_, E> {
         let missing = system::missing_packages(&planned.system_packages);
         let install = larder_ops::toolchain::Distro::install_command(Host::distro().as_ref());
         Failure {
-            message: error.to_string(),
+            message: with_causes(error),
             log_tail: error.tail().to_vec(),
             missing_system_packages: if error.log().is_some() { missing } else { Vec::new() },
             hint: (!error.missing_programs().is_empty()).then(|| format!("`{install}`")),
@@ -379,5 +379,38 @@ async fn blocking<T: Send + 'static, E: Send + 'static>(
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// Returns an error's message with those of its causes that it does not already tell.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use larder_ops::blobs::BlobError;
+    use larder_ops::fetch::FetchError;
+
+    use super::*;
+
+    #[test]
+    fn a_message_tells_its_causes_once() {
+        let full = BlobError::Io(io::Error::new(io::ErrorKind::StorageFull, "blobs/x: no space left on device"));
+        let error = OpError::from(FetchError::Store { what: "cli 3.6.1".to_owned(), source: full });
+        let text = with_causes(&error);
+        assert!(text.starts_with("could not keep the download of `cli 3.6.1`: "), "{text}");
+        assert_eq!(text.matches("no space left on device").count(), 1, "{text}");
     }
 }
