@@ -28,6 +28,8 @@ use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
 mod exchange;
 mod run;
+mod tell;
+mod update;
 
 pub use exchange::{Found, Manifest, STORE_MANIFEST};
 pub use run::Run;
@@ -321,6 +323,16 @@ impl Larder {
             }
             _ => false,
         }
+    }
+}
+
+/// Runs what waits for the disk where it keeps nobody else waiting.
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 
