@@ -137,7 +137,7 @@ pub struct Report<O: Op> {
 impl<O: Op> Report<O> {
     /// Puts together how the vertices of a job's build ended, as its [`status`](crate::Job::status) told; what it did not
     /// tell of was stopped before it came into play.
-    pub fn of(dag: &Dag<O>, mut told: HashMap<VertexId, Settled<O>>) -> Self {
+    pub fn of<V>(dag: &Dag<V>, mut told: HashMap<VertexId, Settled<O>>) -> Self {
         let unheard = || Settled { key: None, outcome: Outcome::Stopped, duration: Duration::ZERO };
         let settled = dag.vertices().map(|vertex| Some(told.remove(&vertex).unwrap_or_else(unheard)));
         Self::new(settled.collect(), dag.vertices())

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fs_err as fs;
@@ -38,7 +39,13 @@ pub struct Library {
     root: PathBuf,
     record: Record,
     next: AtomicUsize,
-    _lock: fs::File,
+    lock: Lease,
+}
+
+/// Keeps others from changing a library until the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    _lock: Arc<fs::File>,
 }
 
 /// A package in staging, ready to become visible.
@@ -147,8 +154,13 @@ impl Library {
             record: Record::read(root, platform)?,
             root: fs::canonicalize(root)?,
             next: AtomicUsize::new(0),
-            _lock: lock,
+            lock: Lease { _lock: Arc::new(lock) },
         })
+    }
+
+    /// Returns a hold on the library that outlives this handle.
+    pub fn lease(&self) -> Lease {
+        self.lock.clone()
     }
 
     /// Returns the library's directory.

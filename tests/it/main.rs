@@ -7,6 +7,7 @@ mod exchange;
 mod failure;
 mod golden;
 mod interrupt;
+mod jobs;
 mod library;
 mod lockfile;
 mod output;
