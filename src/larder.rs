@@ -285,7 +285,7 @@ impl Larder {
 
     fn workshop(&self) -> Workshop {
         Workshop {
-            store: self.store(),
+            store: Arc::new(self.store()),
             fetcher: self.fetcher.clone(),
             builder: Builder {
                 toolchain: self.host.toolchain.clone(),

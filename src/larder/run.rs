@@ -139,7 +139,7 @@ async fn with_engine(
     // Whoever listens late listens to the run; see `journal`.
     let options = JobOptions { on_failure: request.on_failure, keeps_history: false };
     let job = solver.job(number.to_string(), options).expect("no two runs have one number");
-    let mut teller = Teller::new(&plan, emit);
+    let mut teller = Teller::new(&plan, &library, emit);
     solve(&job, plan.dag.map(op), stop, &mut teller).await;
     let (mut report, done) = teller.finish();
     if stop.is_requested() {

@@ -9,6 +9,7 @@ use larder_ops::link::Linker;
 use larder_ops::op::{How, Key, PackageOp};
 use larder_ops::package::PackageName;
 
+use super::tell::is_kept;
 use super::{Error, Larder, Request, blocking};
 use crate::event::Event;
 use crate::plan::Plan;
@@ -37,7 +38,8 @@ pub(super) async fn update(
         let (Some(done), Some(key)) = (settled.outcome.output(), key) else { continue };
         match (&done.how, &done.tree) {
             (How::Provided, _) => drop(provided.insert(package.clone())),
-            (How::Kept, _) | (_, None) => {}
+            (_, None) => {}
+            _ if is_kept(&library, package, done, Some(key)) => {}
             _ if is_lost => held_back.push(package.clone()),
             (_, Some(tree)) => to_link.push((package.clone(), key.reference(), tree.clone())),
         }
