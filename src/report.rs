@@ -1,6 +1,9 @@
 //! What a run came to, gathered from the settled events and from nothing else.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use larder_ops::wire::Graph;
 
 use crate::event::{Outcome, Settled};
 
@@ -17,6 +20,8 @@ pub struct Report {
     pub failed: Vec<Settled>,
     /// The packages that were skipped, in the order in which they were.
     pub skipped: Vec<Settled>,
+    /// The records of the graph, if the request asked for them and all went well.
+    pub export: Option<Arc<Graph>>,
 }
 
 /// How a run as a whole ended.
