@@ -1,24 +1,15 @@
-//! `solve store`: what to do with the store besides solving.
+//! `solve store`: what to do with the store besides solving. One file per subcommand.
 
-use super::{CommandError, Env, config, larder, read_lockfile};
+use super::{CommandError, Env};
 use crate::cli::StoreCommand;
 use crate::exit::Exit;
-use crate::ui;
+
+mod ingest;
+mod populate;
 
 pub(super) fn run(command: &StoreCommand, env: &Env) -> Result<Exit, CommandError> {
-    let (StoreCommand::Populate(args) | StoreCommand::Ingest(args)) = command;
-    let lockfile = read_lockfile(&args.lockfile)?;
-    let larder = larder(config(&args.store, args.r.as_deref(), None, env)?)?;
-    let reference = args.reference_lib.as_deref();
     match command {
-        StoreCommand::Populate(_) => {
-            let found = larder.populate(&lockfile, &args.lib, reference)?;
-            ui::print_data(&format!("store: {} hits, {} misses\n", found.hits, found.misses));
-        }
-        StoreCommand::Ingest(_) => {
-            let manifest = larder.ingest(&lockfile, &args.lib, reference)?;
-            ui::print_data(&format!("store: {} packages in {}\n", manifest.len(), crate::larder::STORE_MANIFEST));
-        }
+        StoreCommand::Populate(args) => populate::run(args, env),
+        StoreCommand::Ingest(args) => ingest::run(args, env),
     }
-    Ok(Exit::Done)
 }
