@@ -13,7 +13,7 @@ use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
 use larder_ops::install::Builder;
 use larder_ops::key::Reference;
-use larder_ops::library::{self, LibraryError, Record};
+use larder_ops::library::{self, GENERATIONS_KEPT, LibraryError, Record};
 use larder_ops::link::LinkMode;
 use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
 use larder_ops::package::{Description, PackageName};
@@ -92,6 +92,10 @@ pub struct Request {
     pub on_failure: OnFailure,
     /// Whether to remove packages from the library that larder did not put there.
     pub is_exact: bool,
+    /// Whether to make it a library of generations, if it is not one: then it changes as a whole, and can be rolled back.
+    pub makes_generations: bool,
+    /// How many generations stay, if it is a library of such.
+    pub generations_kept: usize,
     /// Packages to build although the store has them.
     pub rebuild: BTreeSet<PackageName>,
     /// Whether a change of Depends or Imports rebuilds a package too.
@@ -107,6 +111,8 @@ impl Request {
             library: library.into(),
             on_failure: OnFailure::Stop,
             is_exact: false,
+            makes_generations: false,
+            generations_kept: GENERATIONS_KEPT,
             rebuild: BTreeSet::new(),
             rebuilds_when_imports_change: false,
             base: PathBuf::new(),
@@ -158,7 +164,8 @@ fn names(packages: &[PackageName]) -> String {
 impl Error {
     /// Says whether the lockfile or the request is at fault, not the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Plan(_))
+        use LibraryError::{IsGeneration, NoGenerations, NoSuchGeneration};
+        matches!(self, Self::Plan(_) | Self::Library(IsGeneration { .. } | NoGenerations(_) | NoSuchGeneration { .. }))
     }
 
     /// Returns what the user can do about it.
@@ -184,6 +191,16 @@ impl Error {
             ),
             Self::Library(LibraryError::Record { path, .. }) => Some(format!(
                 "remove `{}`: the packages stay, and this command puts in place again what differs",
+                path.display()
+            )),
+            Self::Library(LibraryError::Busy(_)) => Some("try again when that process has ended".to_owned()),
+            Self::Library(LibraryError::IsGeneration { library, .. }) => Some(format!("name `{}`", library.display())),
+            Self::Library(LibraryError::NoGenerations(_)) => {
+                Some("`solve LOCKFILE --atomic-library` makes it so".to_owned())
+            }
+            Self::Library(LibraryError::NoSuchGeneration { .. }) => Some("`solve library ls` lists them".to_owned()),
+            Self::Library(LibraryError::NotExchanged { path, .. }) => Some(format!(
+                "choose a new library, as a directory inside of `{}`, or leave out `--atomic-library`",
                 path.display()
             )),
             Self::Library(LibraryError::Io(error)) | Self::Io(error) if is_environment(error) => {

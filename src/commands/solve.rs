@@ -39,6 +39,8 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         request.on_failure = OnFailure::KeepGoing;
     }
     request.is_exact = args.exact;
+    request.makes_generations = args.atomic_library;
+    request.generations_kept = args.keep_generations;
     let larder = larder(config)?;
     if args.dry_run {
         return plan::show(&larder, path, &lockfile, &request, args.output.json);

@@ -1,14 +1,14 @@
 //! Trading packages with a library that another tool fills: take from the store what it has before that tool runs,
 //! give to the store what the tool has built, or put a library together from a manifest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fs::write_atomically;
 use larder_ops::key::{PackageKey, Reference};
-use larder_ops::library::{Library, Record, has_package};
+use larder_ops::library::{Change, Library, Put, Record, What, has_package};
 use larder_ops::link::{LinkMode, Linker};
 use larder_ops::op::Origin;
 use larder_ops::package::{Description, PackageName};
@@ -46,7 +46,7 @@ impl Larder {
             reference.map(|reference| Record::read(reference, store.platform())).transpose()?.unwrap_or_default();
         let plan = self.plan_with(lockfile, &Request::new(library.root()), &store, library.record())?;
         let linker = Linker::new(self.config.link);
-        let (mut found, mut staged) = (Found::default(), Vec::new());
+        let (mut found, mut put) = (Found::default(), Vec::new());
         for vertex in plan.vertices().filter(|vertex| vertex.action != Action::Provided) {
             let package = &vertex.spec.package;
             if has_package(library.root(), package) {
@@ -59,13 +59,13 @@ impl Larder {
             match reference.and_then(|reference| Some((reference, store.lookup(package, reference)?))) {
                 Some((reference, tree)) => {
                     store.touch(package, reference);
-                    staged.push(library.stage(package, reference, &tree, &linker)?);
+                    put.push(Put { package: package.clone(), tree, what: What::Stored(reference) });
                     found.hits += 1;
                 }
                 None => found.misses += 1,
             }
         }
-        library.commit(&staged, &BTreeSet::new())?;
+        library.apply(&Change { put, ..Change::default() }, &linker)?;
         Ok(found)
     }
 
@@ -109,20 +109,20 @@ impl Larder {
         let store = self.store();
         let mut library = Library::open(library, store.platform())?;
         let linker = Linker::new(self.config.link);
-        let (mut missing, mut staged) = (Vec::new(), Vec::new());
+        let (mut missing, mut put) = (Vec::new(), Vec::new());
         for (package, reference) in manifest.iter().filter(|(package, reference)| !library.holds(package, **reference))
         {
             match store.lookup(package, *reference) {
                 Some(tree) => {
                     store.touch(package, *reference);
-                    staged.push(library.stage(package, *reference, &tree, &linker)?);
+                    put.push(Put { package: package.clone(), tree, what: What::Stored(*reference) });
                 }
                 None => missing.push(package.clone()),
             }
         }
         let ours = library.record().packages();
         let remove = ours.into_iter().filter(|package| !manifest.contains_key(*package)).cloned().collect();
-        library.commit(&staged, &remove)?;
+        library.apply(&Change { put, remove, ..Change::default() }, &linker)?;
         Ok(missing)
     }
 }

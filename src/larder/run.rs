@@ -89,7 +89,7 @@ pub(super) async fn run(
     emit(Event::Plan {
         platform: larder.host.platform.clone(),
         n_vertices: plan.dag.len(),
-        library: library.root().to_owned(),
+        library: library.place().to_owned(),
         store: store.root().to_owned(),
     });
     for message in plan.warnings.clone() {
@@ -133,13 +133,17 @@ async fn open(
     emit: &mut impl FnMut(Event),
 ) -> Result<Option<Library>, Error> {
     let (path, for_platform) = (request.library.clone(), platform.to_owned());
-    if let Some(library) = blocking(move || Library::try_open(&path, &for_platform)).await? {
-        return Ok(Some(library));
-    }
-    emit(Event::Warning { message: format!("waiting for another process that changes {}", request.library.display()) });
-    let (path, for_platform) = (request.library.clone(), platform.to_owned());
-    tokio::select! {
-        library = blocking(move || Library::open(&path, &for_platform)) => Ok(Some(library?)),
-        () = stop.requested() => Ok(None),
-    }
+    let library = if let Some(library) = blocking(move || Library::try_open(&path, &for_platform)).await? {
+        library
+    } else {
+        let message = format!("waiting for another process that changes {}", request.library.display());
+        emit(Event::Warning { message });
+        let (path, for_platform) = (request.library.clone(), platform.to_owned());
+        tokio::select! {
+            library = blocking(move || Library::open(&path, &for_platform)) => library?,
+            () = stop.requested() => return Ok(None),
+        }
+    };
+    // Now, not at the end: whether the file system can do it is better known before anything is built.
+    Ok(Some(if request.makes_generations { library.into_generations()? } else { library }))
 }

@@ -1,10 +1,9 @@
 //! The library at the end of a run: what came to its end goes in, what is no longer wanted goes out.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use larder_graph::Report as GraphReport;
-use larder_ops::library::{Library, LibraryError, StagedPackage, has_package};
+use larder_ops::library::{Change, Library, LibraryError, Put, What, has_package};
 use larder_ops::link::Linker;
 use larder_ops::op::{How, Key, PackageOp};
 use larder_ops::package::PackageName;
@@ -23,7 +22,7 @@ pub(super) async fn update(
     emit: &mut impl FnMut(Event),
 ) -> Result<Library, Error> {
     let wanted: BTreeSet<PackageName> = plan.ids.keys().cloned().collect();
-    let mut to_link = Vec::new();
+    let mut put = Vec::new();
     let mut provided = BTreeSet::new();
     // What needs something that failed would not load: it stays in the store until the rest is there.
     let (mut lost, mut held_back) = (HashSet::new(), Vec::new());
@@ -39,7 +38,9 @@ pub(super) async fn update(
             (How::Provided, _) => drop(provided.insert(package.clone())),
             (How::Kept, _) | (_, None) => {}
             _ if is_lost => held_back.push(package.clone()),
-            (_, Some(tree)) => to_link.push((package.clone(), key.reference(), tree.clone())),
+            (_, Some(tree)) => {
+                put.push(Put { package: package.clone(), tree: tree.clone(), what: What::Stored(key.reference()) })
+            }
         }
     }
     if !held_back.is_empty() {
@@ -83,11 +84,11 @@ pub(super) async fn update(
             ),
         });
     }
+    let change = Change { put, remove, generations_kept: request.generations_kept };
     let linker = Linker::new(larder.config.link);
     let (library, linker) = blocking(move || {
         let mut library = library;
-        let staged = stage(&library, &linker, &to_link)?;
-        library.commit(&staged, &remove)?;
+        library.apply(&change, &linker)?;
         Ok::<_, LibraryError>((library, linker))
     })
     .await?;
@@ -100,28 +101,4 @@ pub(super) async fn update(
         });
     }
     Ok(library)
-}
-
-type ToLink = (PackageName, larder_ops::key::Reference, std::path::PathBuf);
-
-/// Links packages into the library's staging, several at a time: the work is the kernel's, mostly waiting for locks
-/// of directories, and a second thread helps even on one core's worth of it.
-fn stage(library: &Library, linker: &Linker, to_link: &[ToLink]) -> Result<Vec<StagedPackage>, LibraryError> {
-    let next = AtomicUsize::new(0);
-    let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(to_link.len());
-    let work = || {
-        let mut staged = Vec::new();
-        while let Some((package, reference, tree)) = to_link.get(next.fetch_add(1, Ordering::Relaxed)) {
-            staged.push(library.stage(package, *reference, tree, linker)?);
-        }
-        Ok::<_, LibraryError>(staged)
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
-        let mut staged = Vec::with_capacity(to_link.len());
-        for thread in threads {
-            staged.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        Ok(staged)
-    })
 }
