@@ -125,6 +125,9 @@ pub(crate) struct ExchangeArgs {
     /// A library that stays in use beside it: what it has under the same key is left there
     #[arg(long, value_name = "DIR")]
     pub reference_lib: Option<PathBuf>,
+    /// The library is to take the place of the reference library: what is the same comes over from there
+    #[arg(long, requires = "reference_lib")]
+    pub runtime: bool,
     #[command(flatten)]
     pub store: StoreArgs,
     /// The R that the packages are for [default: R on PATH]
@@ -156,6 +159,9 @@ pub(crate) struct SolveArgs {
     /// Also remove packages from the library that this command did not put there
     #[arg(long)]
     pub exact: bool,
+    /// Make the library from this one, which is in use and stays as it is: what it has besides the lockfile comes too
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
     /// Replace the library as a whole, by a symlink to the new one; `solve library rollback` goes back
     #[arg(long)]
     pub atomic_library: bool,
@@ -240,6 +246,12 @@ pub(crate) struct OutputArgs {
 pub(crate) struct PlanArgs {
     /// The lockfile; `-` for standard input
     pub lockfile: PathBuf,
+    /// The library in use that the new one would be made from
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
+    /// Packages that an R with that library has loaded: say which of them would change
+    #[arg(long, value_name = "PKG,...", value_delimiter = ',', value_parser = PackageName::parse)]
+    pub loaded: Option<Vec<PackageName>>,
     #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]

@@ -27,10 +27,12 @@ mod change;
 mod generations;
 mod place;
 mod record;
+mod reference;
 
 pub use change::{Change, Put, What};
 pub use generations::{Difference, GENERATIONS_KEPT, Generation, Held, generations, roll_back};
 pub use record::Record;
+pub use reference::ReferenceLibrary;
 
 const PRIVATE: &str = ".larder";
 
@@ -42,12 +44,6 @@ pub struct Library {
     place: Place,
     record: Record,
     _lock: fs::File,
-}
-
-/// Keeps a library from being changed while it lives.
-#[derive(Debug)]
-pub struct Unchanged {
-    _lock: Option<fs::File>,
 }
 
 /// Why a library could not be read or changed.
@@ -125,12 +121,6 @@ pub fn packages_in(library: &Path) -> io::Result<BTreeSet<PackageName>> {
     Ok(packages)
 }
 
-/// Keeps a library that is only read from being changed by larder. Does not wait, and leaves nothing in it. A
-/// generation, which never changes, and a library that larder never changed have no lock.
-pub fn keep_unchanged(library: &Path) -> Result<Unchanged, LibraryError> {
-    Ok(Unchanged { _lock: place::lock_shared(library)? })
-}
-
 impl Library {
     /// Creates the library if need be, waits until no other process changes it, and reads its record.
     pub fn open(library: &Path, platform: &str) -> Result<Self, LibraryError> {
@@ -192,6 +182,19 @@ impl Library {
         let ours = self.record.packages();
         let all = packages_in(&self.root)?;
         Ok(all.into_iter().filter(|name| !ours.contains(name) && !wanted.contains(name)).collect())
+    }
+
+    /// Takes packages that somebody else put into the library, and that are there, for these builds: from now on they
+    /// are in the record.
+    pub fn record_as(
+        &mut self,
+        builds: impl IntoIterator<Item = (PackageName, Reference)>,
+    ) -> Result<(), LibraryError> {
+        let root = &self.root;
+        let there = builds.into_iter().filter(|(package, _)| has_package(root, package));
+        self.record.entries.extend(there);
+        self.record.write_platform(&self.root)?;
+        Ok(self.record.write_entries(&self.root)?)
     }
 
     /// Puts packages into the library and takes others out.

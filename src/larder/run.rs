@@ -85,10 +85,11 @@ pub(super) async fn run(
         emit(Event::Finished(report.clone()));
         return Ok(report);
     };
-    let plan = larder.plan_with(lockfile, request, &store, library.record())?;
+    let beside = larder.beside(lockfile, request, &store)?;
+    let plan = larder.plan_with(lockfile, request, &store, library.record(), beside.as_ref())?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),
-        n_vertices: plan.dag.len(),
+        n_vertices: plan.dag.len() + plan.stale.len(),
         library: library.place().to_owned(),
         store: store.root().to_owned(),
     });
@@ -102,10 +103,16 @@ pub(super) async fn run(
             return Err(error.into());
         }
     }
-    let workshop = larder.workshop(store, (library.root().to_owned(), library.record().clone()), &plan, request);
+    let place = (library.root().to_owned(), library.record().clone());
+    let workshop = larder.workshop(store, place, beside.as_ref(), &plan, request);
     let workshop = Arc::new(workshop);
     let dag = Arc::new(plan.dag.map(|_, vertex| PackageOp::new(vertex.spec.clone(), Arc::clone(&workshop))));
     let mut report = Report::default();
+    for stale in &plan.stale {
+        let settled = stale.into();
+        report.record(&settled);
+        emit(Event::Settled(settled));
+    }
     let graph_report = {
         let mut teller = Teller { plan: &plan, dag: &dag, report: &mut report, emit: &mut emit };
         let on_event = |event: GraphEvent<'_, PackageOp>| teller.tell(event);
@@ -116,8 +123,10 @@ pub(super) async fn run(
     };
     if stop.is_requested() {
         report.outcome = RunOutcome::Interrupted;
-    } else if report.outcome == RunOutcome::Ok || request.on_failure == OnFailure::KeepGoing {
-        library = update(larder, request, &plan, &graph_report, library, &mut emit).await?;
+    } else if report.outcome == RunOutcome::Ok
+        || request.on_failure == OnFailure::KeepGoing && request.reference.is_none()
+    {
+        library = update(larder, request, &plan, &graph_report, library, &mut report, &mut emit).await?;
     }
     drop(library);
     report.duration = start.elapsed();

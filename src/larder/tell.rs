@@ -81,7 +81,10 @@ impl<E: FnMut(Event)> Teller<'_, E> {
                 (None, Outcome::Skipped) => Duration::ZERO,
                 (None, _) => settled.duration,
             },
-            log: build.map(|build| build.log.clone()).or_else(|| op_error.and_then(OpError::log).cloned()),
+            log: match settled.outcome.output().map(|done| &done.how) {
+                Some(How::Stale { log, .. }) => log.clone(),
+                _ => build.map(|build| build.log.clone()).or_else(|| op_error.and_then(OpError::log).cloned()),
+            },
             failure: settled.outcome.failure().map(|failure| self.failure(vertex, failure)),
         }
     }
@@ -94,6 +97,8 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             How::InterfaceUnchanged => (Outcome::Loaded, Some("interface unchanged".to_owned())),
             How::Recompiled { because } => (Outcome::Recompiled, Some(because.clone())),
             How::Ingested => (Outcome::Ingested, None),
+            How::InReference => (Outcome::Loaded, Some("the reference library has it".to_owned())),
+            How::Stale { because, .. } => (Outcome::Stale, Some(because.clone())),
         }
     }
 

@@ -1,16 +1,18 @@
 //! The library at the end of a run: what came to its end goes in, what is no longer wanted goes out.
 
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 
 use larder_graph::Report as GraphReport;
 use larder_ops::library::{Change, Library, LibraryError, Put, What, has_package};
 use larder_ops::link::Linker;
-use larder_ops::op::{How, Key, PackageOp};
+use larder_ops::op::{How, Key, PackageOp, Standing};
 use larder_ops::package::PackageName;
 
 use super::{Error, Larder, Request, blocking};
 use crate::event::Event;
-use crate::plan::Plan;
+use crate::plan::{Plan, Stale};
+use crate::report::Report;
 
 /// Makes the library what the lockfile says, as far as packages came to their end.
 pub(super) async fn update(
@@ -19,29 +21,55 @@ pub(super) async fn update(
     plan: &Plan,
     done: &GraphReport<PackageOp>,
     library: Library,
+    report: &mut Report,
     emit: &mut impl FnMut(Event),
 ) -> Result<Library, Error> {
-    let wanted: BTreeSet<PackageName> = plan.ids.keys().cloned().collect();
+    let mut wanted: BTreeSet<PackageName> = plan.ids.keys().cloned().collect();
     let mut put = Vec::new();
     let mut provided = BTreeSet::new();
     // What needs something that failed would not load: it stays in the store until the rest is there.
     let (mut lost, mut held_back) = (HashSet::new(), Vec::new());
     for &id in plan.dag.dependants_first().iter().rev() {
-        let (package, settled) = (&plan.dag.op(id).spec.package, done.settled(id));
-        let is_lost = settled.outcome.output().is_none() || plan.dag.inputs(id).any(|(input, _)| lost.contains(&input));
-        if is_lost {
+        let (spec, settled) = (&plan.dag.op(id).spec, done.settled(id));
+        let package = &spec.package;
+        let tree_or_none = settled.outcome.output().filter(|done| !matches!(done.how, How::Stale { .. }));
+        let lost_input = plan.dag.inputs(id).map(|(input, _)| input).find(|input| lost.contains(input));
+        if tree_or_none.is_none() || lost_input.is_some() {
             lost.insert(id);
         }
+        if spec.standing != Standing::Locked && lost.contains(&id) {
+            wanted.remove(package);
+            if let (Some(_), Some(input)) = (tree_or_none, lost_input) {
+                let because = format!("it needs {}, which is stale", plan.dag.op(input).spec.package);
+                let (package, version) = (package.clone(), spec.version.clone());
+                report.stale.push((&Stale { package, version, because }).into());
+            }
+            continue;
+        }
         let key = settled.key.as_ref().and_then(Key::wanted);
-        let (Some(done), Some(key)) = (settled.outcome.output(), key) else { continue };
+        let (Some(done), Some(key)) = (tree_or_none, key) else { continue };
+        let what = match &done.tree {
+            Some(_) if spec.standing == Standing::Foreign => What::Foreign,
+            Some(tree) if tree.starts_with(larder.store().root()) => What::Stored(key.reference()),
+            _ => What::InLibrary(key.reference()),
+        };
         match (&done.how, &done.tree) {
             (How::Provided, _) => drop(provided.insert(package.clone())),
             (How::Kept, _) | (_, None) => {}
-            _ if is_lost => held_back.push(package.clone()),
-            (_, Some(tree)) => {
-                put.push(Put { package: package.clone(), tree: tree.clone(), what: What::Stored(key.reference()) })
-            }
+            _ if lost_input.is_some() => held_back.push(package.clone()),
+            (_, Some(tree)) if what == What::Foreign && is_same_package(tree, &library.root().join(package)) => {}
+            (_, Some(tree)) => put.push(Put { package: package.clone(), tree: tree.clone(), what }),
         }
+    }
+    if !report.stale.is_empty() {
+        report.stale.sort_by(|a, b| a.package.cmp(&b.package));
+        let named = report.stale.iter().map(|stale| {
+            format!("{} {} ({})", stale.package, stale.version, stale.because.as_deref().unwrap_or_default())
+        });
+        let named = named.collect::<Vec<_>>().join(", ");
+        emit(Event::Warning {
+            message: format!("of the reference library, but not of the lockfile, and left out as stale: {named}"),
+        });
     }
     if !held_back.is_empty() {
         held_back.sort();
@@ -101,4 +129,11 @@ pub(super) async fn update(
         });
     }
     Ok(library)
+}
+
+/// Says whether two directories hold the same installation of a package: R stamps each one with its time.
+fn is_same_package(one: &Path, other: &Path) -> bool {
+    let description = |dir: &Path| fs_err::read(dir.join("DESCRIPTION")).ok();
+    let one = description(one);
+    one.is_some() && one == description(other)
 }
