@@ -47,6 +47,17 @@ pub enum Event {
         /// Where it ends, if that is known.
         total: Option<u64>,
     },
+    /// A build wrote something. Its log file has all of it; of what nobody reads in time, pieces may be missing here.
+    Output {
+        /// Which package.
+        package: PackageName,
+        /// The log file.
+        log: PathBuf,
+        /// Where in the file this is, in bytes.
+        from: u64,
+        /// What it wrote: whole lines, as a rule.
+        text: String,
+    },
     /// A package reached its end; sent once for each package of the plan.
     Settled(Settled),
     /// Something that people should know and that stops nothing.

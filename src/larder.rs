@@ -20,21 +20,26 @@ use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
 use larder_ops::store::{Configs, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
-use tokio::sync::mpsc;
 
 use crate::host::Host;
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Extra, Knowledge, Plan, PlanError, Settings, Vertex};
 
 mod changes;
+mod engine;
 mod exchange;
+mod journal;
 mod reference;
 mod run;
 mod tell;
 mod update;
 
+use engine::{Engine, Engines};
+use journal::{Journal, Scribe};
+
 pub use changes::{Refresh, Replaced};
 pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
+pub use journal::Events;
 pub use run::Run;
 
 /// How many downloads go on at once.
@@ -235,6 +240,7 @@ pub struct Larder {
     host: Host,
     fetcher: Fetcher,
     blobs: Blobs,
+    engines: Engines,
 }
 
 impl Larder {
@@ -249,7 +255,7 @@ impl Larder {
         fetching.offline = config.is_offline;
         fetching.netrc.clone_from(&config.netrc);
         fetching.github_token.clone_from(&config.github_token);
-        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, config })
+        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, config, engines: Engines::default() })
     }
 
     /// Returns the machine as it was found.
@@ -338,34 +344,28 @@ impl Larder {
     ///
     /// The library changes at the very end, one rename a package, and only if all went well or the request says
     /// [`OnFailure::KeepGoing`]; then with all that went well. Whatever was built stays in the store in any case.
+    ///
+    /// Runs may go on at the same time. What two of them need is made once, within the limits of both together; one
+    /// that is stopped takes nothing from the others. Runs into one library wait for each other.
     pub fn solve(self: &Arc<Self>, lockfile: &Lockfile, request: Request) -> Run {
-        let (sender, events) = mpsc::unbounded_channel();
+        let journal = Arc::new(Journal::default());
         let stop = Stop::new();
         let (larder, lockfile, stopped) = (Arc::clone(self), lockfile.clone(), stop.clone());
-        let emit = move |event| {
-            // Nobody listens any more: the run goes on all the same.
-            let _ = sender.send(event);
-        };
+        let (events, scribe) = (journal.listen(), Scribe(journal));
+        let emit = move |event| scribe.tell(event);
         let task = tokio::spawn(async move { run::run(&larder, &lockfile, &request, stopped, emit).await });
         Run::new(events, stop, task)
     }
 
-    fn limits(&self) -> Limits {
-        Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX)
+    /// Returns the solver of the runs that are under way, or starts it.
+    fn engine(&self) -> Arc<Engine> {
+        let limits = Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX);
+        self.engines.get(|| self.workshop(), limits)
     }
 
-    fn workshop(
-        &self,
-        store: Store,
-        library: (PathBuf, Record),
-        beside: Option<&Beside>,
-        plan: &Plan,
-        request: &Request,
-    ) -> Workshop {
+    fn workshop(&self) -> Workshop {
         Workshop {
-            store,
-            library,
-            reference: beside.map(|beside| Arc::clone(&beside.library)),
+            store: self.store(),
             fetcher: self.fetcher.clone(),
             builder: Builder {
                 toolchain: self.host.toolchain.clone(),
@@ -373,8 +373,6 @@ impl Larder {
                 makevars: self.config.makevars.clone(),
                 timeout: self.config.build_timeout,
             },
-            ids: plan.ids.clone(),
-            rebuilds_when_imports_change: request.rebuilds_when_imports_change,
         }
     }
 

@@ -11,7 +11,7 @@ mod plan_json;
 mod style;
 mod summary;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -89,7 +89,8 @@ impl Ui {
     pub fn new(options: UiOptions) -> Self {
         let UiOptions { format, progress, verbosity, palette, is_terminal } = options;
         if format == Format::Json {
-            return Self(Kind::Json(Json::new(Box::new(io::stdout()))));
+            let is_verbose = verbosity == Verbosity::Verbose;
+            return Self(Kind::Json(Json::new(Box::new(io::stdout()), is_verbose)));
         }
         let progress = match progress {
             _ if verbosity == Verbosity::Quiet => ProgressMode::None,

@@ -23,7 +23,7 @@ pub(super) async fn update(
     library: Library,
     report: &mut Report,
     emit: &mut impl FnMut(Event),
-) -> Result<Library, Error> {
+) -> Result<(), Error> {
     let mut wanted: BTreeSet<PackageName> = plan.ids.keys().cloned().collect();
     let mut put = Vec::new();
     let mut provided = BTreeSet::new();
@@ -114,10 +114,10 @@ pub(super) async fn update(
     }
     let change = Change { put, remove, generations_kept: request.generations_kept };
     let linker = Linker::new(larder.config.link);
-    let (library, linker) = blocking(move || {
+    let linker = blocking(move || {
         let mut library = library;
         library.apply(&change, &linker)?;
-        Ok::<_, LibraryError>((library, linker))
+        Ok::<_, LibraryError>(linker)
     })
     .await?;
     if let Some(chosen) = larder.config.link.filter(|chosen| *chosen != linker.mode()) {
@@ -128,7 +128,7 @@ pub(super) async fn update(
             ),
         });
     }
-    Ok(library)
+    Ok(())
 }
 
 /// Says whether two directories hold the same installation of a package: R stamps each one with its time.

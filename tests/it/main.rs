@@ -8,6 +8,7 @@ mod failure;
 mod generations;
 mod golden;
 mod interrupt;
+mod jobs;
 mod library;
 mod lockfile;
 mod output;

@@ -1,81 +1,88 @@
 //! The store, and the library that is there already, as the solver's cache.
 
-use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use larder_graph::{CacheManager, Found, Record, Save};
 
 use super::{Done, How, Key, OpError, PackageOp, Workshop, blocking};
 use crate::key::{PackageKey, Reference};
-use crate::library;
-use crate::package::PackageName;
+use crate::library::has_package;
+use crate::store::Store;
 
-/// Finds what the store or the library has. An op publishes its tree itself, so there is nothing to save.
+/// Finds what the store has, and what a library keeps. An op publishes its tree itself, so there is nothing to save.
 #[derive(Debug)]
 pub struct StoreCache {
     workshop: Arc<Workshop>,
-    /// What is to be built although the store has it.
-    rebuilt: BTreeSet<PackageName>,
 }
 
 impl StoreCache {
-    /// Looks where the workshop looks, but not for what is to be `rebuilt`.
-    pub fn new(workshop: Arc<Workshop>, rebuilt: BTreeSet<PackageName>) -> Self {
-        Self { workshop, rebuilt }
+    /// Looks into the workshop's store.
+    pub fn new(workshop: Arc<Workshop>) -> Self {
+        Self { workshop }
     }
-}
 
-/// Takes a tree from the library if that has the very one, else from the store, else from the reference library.
-pub(super) fn find(workshop: &Workshop, key: &PackageKey) -> Option<Done> {
-    let (package, reference) = (key.package(), key.reference());
-    let Workshop { store, library: (library, record), reference: in_use, .. } = workshop;
-    let is_kept = record.get(package) == Some(reference) && library::has_package(library, package);
-    let stored = store.lookup(package, reference);
-    if stored.is_some() {
-        store.touch(package, reference);
-    }
-    let kept = || is_kept.then(|| library.join(package));
-    let how = if is_kept { How::Kept } else { How::Loaded };
-    if let Some(tree) = stored.or_else(kept) {
-        return Some(Done { tree: Some(tree), how, build: None });
-    }
-    let tree = in_use.as_ref()?.tree(package, reference)?;
-    Some(Done { tree: Some(tree), how: How::InReference, build: None })
-}
-
-impl StoreCache {
-    fn record(wanted: &Arc<PackageKey>, id: Reference) -> Found<Key> {
-        let key = Key::Build(Arc::clone(wanted));
+    fn record(key: &Key, id: Reference) -> Found<Key> {
         let record = Record { key: key.clone(), id: id.to_string(), created_at: 0, priority: 0, source: None };
-        Found { key, records: vec![record] }
+        Found { key: key.clone(), records: vec![record] }
     }
+}
+
+/// Takes a tree from the store, if it is there.
+pub(super) fn stored(store: &Store, key: &PackageKey) -> Option<Done> {
+    let (package, reference) = (key.package(), key.reference());
+    let tree = store.lookup(package, reference)?;
+    store.touch(package, reference);
+    Some(Done { package: package.clone(), tree: Some(tree), how: How::Loaded, build: None })
+}
+
+/// Takes what a library keeps: from the store, so that what is built against it reads what nobody changes, and only if
+/// that lacks it from the library itself.
+fn kept(store: &Store, key: &PackageKey, library: &Path) -> Option<Done> {
+    let package = key.package();
+    let tree = stored(store, key).and_then(|done| done.tree);
+    let tree = tree.or_else(|| has_package(library, package).then(|| library.join(package)))?;
+    Some(Done { package: package.clone(), tree: Some(tree), how: How::Kept, build: None })
 }
 
 impl CacheManager<PackageOp> for StoreCache {
     async fn query(&self, key: &Key) -> Result<Option<Found<Key>>, OpError> {
-        let found = match key {
-            Key::Build(wanted) => find(&self.workshop, wanted).map(|_| wanted.reference()),
-            Key::Content { wanted, digest } => {
-                self.workshop.store.with_content(wanted.package(), wanted.reference().source, *digest)
+        let store = &self.workshop.store;
+        Ok(match key {
+            Key::Build(wanted) | Key::Extra { wanted, .. } => {
+                let reference = wanted.reference();
+                store.lookup(wanted.package(), reference).map(|_| Self::record(key, reference))
             }
-            Key::Interface(_) => None,
-        };
-        let wanted = key.wanted().filter(|wanted| !self.rebuilt.contains(wanted.package()));
-        Ok(wanted.zip(found).map(|(wanted, reference)| Self::record(wanted, reference)))
+            Key::Kept { wanted, .. } | Key::InReference { wanted, .. } => Some(Self::record(key, wanted.reference())),
+            Key::Content { wanted, digest } => store
+                .with_content(wanted.package(), wanted.reference().source, *digest)
+                .map(|found| Self::record(&Key::Build(Arc::clone(wanted)), found)),
+            Key::Anew { .. } | Key::Interface(_) => None,
+        })
     }
 
     async fn load(&self, record: &Record<Key>) -> Result<Option<Arc<Done>>, OpError> {
+        let store = &self.workshop.store;
+        if let Key::Kept { wanted, library } = &record.key {
+            return Ok(kept(store, wanted, library).map(Arc::new));
+        }
+        if let Key::InReference { wanted, library } = &record.key {
+            let done = |how, tree| Done { package: wanted.package().clone(), tree: Some(tree), how, build: None };
+            let there = has_package(library, wanted.package()).then(|| library.join(wanted.package()));
+            return Ok(there.map(|tree| Arc::new(done(How::InReference, tree))));
+        }
         let (Some(wanted), Ok(from)) = (record.key.wanted(), record.id.parse::<Reference>()) else { return Ok(None) };
-        if let Some(done) = find(&self.workshop, wanted) {
+        if let Some(done) = stored(store, wanted) {
             return Ok(Some(Arc::new(done)));
         }
         // It was found by its content, under another key: what it was compiled against has not changed.
         let (workshop, wanted) = (Arc::clone(&self.workshop), Arc::clone(wanted));
+        let package = wanted.package().clone();
         let adopted = blocking(move || {
             let _lock = workshop.store.lock_source(wanted.package(), wanted.reference().source)?;
             Ok::<_, OpError>(workshop.store.adopt(&wanted, from)?)
         });
-        let done = |tree| Arc::new(Done { tree: Some(tree), how: How::InterfaceUnchanged, build: None });
+        let done = |tree| Arc::new(Done { package, tree: Some(tree), how: How::InterfaceUnchanged, build: None });
         Ok(adopted.await?.map(done))
     }
 
