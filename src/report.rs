@@ -20,6 +20,9 @@ pub struct Report {
     pub failed: Vec<Settled>,
     /// The packages that were skipped, in the order in which they were.
     pub skipped: Vec<Settled>,
+    /// The packages of the reference library that are not in the new one, since they would not work there: not in the
+    /// lockfile, and not to be had in the build that is wanted now. `because` says why.
+    pub stale: Vec<Settled>,
     /// The records of the graph, if the request asked for them and all went well.
     pub export: Option<Arc<Graph>>,
 }
@@ -47,6 +50,7 @@ pub struct Counts {
     pub provided: usize,
     pub failed: usize,
     pub skipped: usize,
+    pub stale: usize,
 }
 
 impl Report {
@@ -62,6 +66,7 @@ impl Report {
                 }
             }
             Outcome::Skipped => self.skipped.push(settled.clone()),
+            Outcome::Stale => self.stale.push(settled.clone()),
             _ => {}
         }
     }
@@ -78,12 +83,13 @@ impl Counts {
             Outcome::Provided => &mut self.provided,
             Outcome::Failed => &mut self.failed,
             Outcome::Skipped => &mut self.skipped,
+            Outcome::Stale => &mut self.stale,
         };
         *counter += 1;
     }
 
     /// Returns the outcomes with their numbers, in the order in which people and programs read them.
-    pub fn by_outcome(&self) -> [(Outcome, usize); 7] {
+    pub fn by_outcome(&self) -> [(Outcome, usize); 8] {
         [
             (Outcome::Loaded, self.loaded),
             (Outcome::Recompiled, self.recompiled),
@@ -92,6 +98,7 @@ impl Counts {
             (Outcome::Provided, self.provided),
             (Outcome::Failed, self.failed),
             (Outcome::Skipped, self.skipped),
+            (Outcome::Stale, self.stale),
         ]
     }
 
@@ -102,6 +109,6 @@ impl Counts {
 
     /// Returns how many packages ended well.
     pub fn finished(&self) -> usize {
-        self.total() - self.failed - self.skipped
+        self.total() - self.failed - self.skipped - self.stale
     }
 }

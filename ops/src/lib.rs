@@ -22,3 +22,4 @@ pub mod testing;
 pub mod toolchain;
 pub mod unpack;
 pub mod wire;
+pub mod workers;

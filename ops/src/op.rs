@@ -24,7 +24,7 @@ use crate::explain::difference;
 use crate::fetch::Fetcher;
 use crate::install::{Build, Builder, InstallError};
 use crate::key::{ConfigMap, PackageKey};
-use crate::library::{Lease, Record, has_package};
+use crate::library::{Lease, Record, ReferenceLibrary, has_package};
 use crate::package::PackageName;
 use crate::process::Output;
 use crate::recipe::{Recipe, provided_key};
@@ -68,6 +68,8 @@ pub struct Commission {
     pub library: (Arc<Path>, Record),
     /// Keeps others from changing the library as long as anything that may read it is under way.
     pub lease: Lease,
+    /// A library in use that the new one is made from.
+    pub reference: Option<Arc<ReferenceLibrary>>,
     /// Which vertex is which package.
     pub ids: HashMap<PackageName, VertexId>,
     /// Says whether a change of Depends or Imports rebuilds a package too (`--rebuild-when imports`).
@@ -81,6 +83,8 @@ pub struct Spec {
     pub package: PackageName,
     /// Its version.
     pub version: String,
+    /// Why it is wanted.
+    pub standing: Standing,
     /// Where its source comes from.
     pub origin: Origin,
     /// How to make its key, where that is known without the source.
@@ -105,9 +109,22 @@ pub struct Spec {
     pub weight_ms: u64,
 }
 
+/// Why a package is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The lockfile has it.
+    Locked,
+    /// It is not in the lockfile, but in the reference library, where larder put it. That it cannot be had is no failure.
+    Extra,
+    /// As [`Standing::Extra`], but somebody else put it there: nothing but its installed files is known.
+    Foreign,
+}
+
 /// Where a package comes from.
 #[derive(Debug, Clone)]
 pub enum Origin {
+    /// From nowhere: there is only what was built of it.
+    Nowhere,
     /// R's own library.
     Provided,
     /// An archive.
@@ -139,6 +156,20 @@ pub enum Key {
         /// The library.
         library: Arc<Path>,
     },
+    /// The definition key of a build that this reference library has, and the store no longer.
+    InReference {
+        /// The build.
+        wanted: Arc<PackageKey>,
+        /// The library.
+        library: Arc<Path>,
+    },
+    /// The definition key of a build that one run wants if it can be had: what that run gives up, others may build.
+    Extra {
+        /// The build.
+        wanted: Arc<PackageKey>,
+        /// The run.
+        run: u64,
+    },
     /// The definition key of a build that one run wants made anew, whatever there is.
     Anew {
         /// The build.
@@ -163,6 +194,8 @@ impl Key {
         match self {
             Self::Build(wanted)
             | Self::Kept { wanted, .. }
+            | Self::InReference { wanted, .. }
+            | Self::Extra { wanted, .. }
             | Self::Anew { wanted, .. }
             | Self::Content { wanted, .. } => Some(wanted),
             Self::Interface(_) => None,
@@ -201,6 +234,8 @@ pub enum How {
     Kept,
     /// The store had it.
     Loaded,
+    /// The reference library had it, and the store no longer.
+    InReference,
     /// The store had a build against other versions of what it links to, but with the same headers and libraries.
     InterfaceUnchanged,
     /// The source was built before, but with something else.
@@ -210,6 +245,13 @@ pub enum How {
     },
     /// It was not known before.
     Ingested,
+    /// It is not in the lockfile, and cannot be had as it would have to be now.
+    Stale {
+        /// Why.
+        because: String,
+        /// The log of the build that failed, if there was one.
+        log: Option<PathBuf>,
+    },
 }
 
 /// What an operation tells while it works.
@@ -250,12 +292,18 @@ pub struct PackageOp {
 
 impl Commission {
     /// Returns what the solver is to know a build by: who keeps what they have, or want it made anew, share no result.
-    fn key(&self, wanted: Arc<PackageKey>, is_rebuilt: bool) -> Key {
+    fn key(&self, wanted: Arc<PackageKey>, spec: (bool, Standing), store: &Store) -> Key {
         let (package, (library, record)) = (wanted.package(), &self.library);
+        let (is_rebuilt, standing) = spec;
+        let in_use = self.reference.as_ref().filter(|in_use| in_use.tree(package, wanted.reference()).is_some());
         if is_rebuilt {
             Key::Anew { wanted, run: self.run }
         } else if record.get(package) == Some(wanted.reference()) && has_package(library, package) {
             Key::Kept { wanted, library: Arc::clone(library) }
+        } else if let Some(in_use) = in_use.filter(|_| store.lookup(package, wanted.reference()).is_none()) {
+            Key::InReference { wanted, library: in_use.root().into() }
+        } else if standing != Standing::Locked {
+            Key::Extra { wanted, run: self.run }
         } else {
             Key::Build(wanted)
         }
@@ -282,13 +330,13 @@ impl PackageOp {
         }
         let (names, ids): (Vec<_>, Vec<_>) = linked.into_iter().unzip();
         let (wanted, commission) = (Arc::clone(&self.wanted), Arc::clone(&self.commission));
-        let is_rebuilt = self.spec.is_rebuilt;
+        let (spec, workshop) = ((self.spec.is_rebuilt, self.spec.standing), Arc::clone(&self.workshop));
         Ok(CacheMap::new(ids, move |keys: &[Key]| {
             let mut all = provided;
             all.extend(names.into_iter().zip(keys.iter().filter_map(Key::wanted).cloned()));
             let key = Arc::new(recipe.key(&all));
             *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&key));
-            commission.key(key, is_rebuilt)
+            commission.key(key, spec, &workshop.store)
         }))
     }
 
@@ -346,6 +394,7 @@ impl Op for PackageOp {
         match (phase, &self.spec.origin) {
             (_, Origin::Provided) | (Phase::Query | Phase::Load | Phase::Content, _) => Resources::none(),
             (Phase::CacheMap(0), _) if self.spec.recipe.is_some() => Resources::none(),
+            (Phase::CacheMap(0 | 1), Origin::Nowhere) => Resources::none(),
             (Phase::CacheMap(0 | 1), _) => Resources::none().take(NETWORK, 1),
             (Phase::CacheMap(_), _) => Resources::none(),
             (Phase::Execute, _) => Resources::none().take(CPU, 1),
@@ -358,7 +407,7 @@ impl Op for PackageOp {
             (0, _) if is_provided => Some(CacheMap::leaf(Key::Build(self.key_of_provided()?))),
             (0, Some(recipe)) => Some(self.map(recipe.clone())?),
             (0, None) => Some(self.map(self.learn(cx).await?)?),
-            (1, _) if !is_provided => Some(self.map(self.prepare(cx).await?)?),
+            (1, _) if !is_provided => Some(self.map(self.prepare_or_recall(cx).await?)?),
             (2, _) if !self.spec.is_rebuilt => self.content_map(),
             _ => None,
         })
@@ -386,8 +435,21 @@ impl Op for PackageOp {
                 package: self.spec.package.clone(),
             }));
         }
+        let closure = inputs.closure();
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let prepared = prepared.expect("the last cache map has prepared the source");
+        let prepared = match (prepared, self.spec.standing) {
+            (Some(prepared), Standing::Locked) => prepared,
+            (None, Standing::Locked) => unreachable!("the last cache map has prepared the source"),
+            (prepared, _) => {
+                let stale = closure.iter().find(|(_, done)| matches!(done.how, How::Stale { .. }));
+                let stale_since = |because| Ok(self.stale(because, None));
+                match (stale, prepared) {
+                    (Some((_, done)), _) => return stale_since(format!("it needs {}, which is stale", done.package)),
+                    (None, Some(prepared)) => prepared,
+                    (None, None) => return stale_since(self.why_stale(key)),
+                }
+            }
+        };
         let store = &self.workshop.store;
         let lock = {
             let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
@@ -404,7 +466,6 @@ impl Op for PackageOp {
             return Ok(Arc::new(done));
         }
         let how = self.how(key);
-        let closure = inputs.closure();
         let view: BTreeMap<PackageName, PathBuf> =
             closure.iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
         cx.report(Progress::Building);
@@ -413,7 +474,15 @@ impl Op for PackageOp {
         let start = Instant::now();
         let built = match self.build(&prepared, &view, &log, cx).await {
             Ok(built) => built,
-            Err(source) => return Err(OpError::Build { log: Logs::mark_failed(&log), source }),
+            Err(source) => {
+                let log = Logs::mark_failed(&log);
+                let because = format!("{}, and {source}", self.why_changed(key));
+                let error = OpError::Build { log: log.clone(), source };
+                if self.spec.standing == Standing::Locked || error.is_environment() || cx.stop().is_requested() {
+                    return Err(error);
+                }
+                return Ok(self.stale(because, Some(log)));
+            }
         };
         let duration = start.elapsed();
         let mut sidecar = Sidecar::new(key, duration);
@@ -482,6 +551,24 @@ impl PackageOp {
             }
         }
         Ok(content_hash(key, &interfaces))
+    }
+
+    /// Says why a package of the reference library cannot be taken from there.
+    fn why_changed(&self, key: &PackageKey) -> String {
+        let difference = self.commission.reference.as_ref().map(|reference| reference.difference(key));
+        match difference.filter(|difference| !difference.is_empty()) {
+            Some(difference) => format!("it links to {difference}"),
+            None => "it was built for another R or with other settings".to_owned(),
+        }
+    }
+
+    fn stale(&self, because: String, log: Option<PathBuf>) -> Arc<Done> {
+        let package = self.spec.package.clone();
+        Arc::new(Done { package, tree: None, how: How::Stale { because, log }, build: None })
+    }
+
+    fn why_stale(&self, key: &PackageKey) -> String {
+        format!("{}, and its source is not at hand", self.why_changed(key))
     }
 
     /// Says whether this is a recompilation, and why, or something new.

@@ -111,11 +111,12 @@ async fn with_engine(
     let Some(library) = open(request, store.platform(), stop, emit).await? else {
         return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
-    let plan = larder.plan_with(lockfile, request, store, library.record())?;
+    let beside = larder.beside(lockfile, request, store)?;
+    let plan = larder.plan_with(lockfile, request, store, library.record(), beside.as_ref())?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),
-        n_vertices: plan.dag.len(),
-        library: library.root().to_owned(),
+        n_vertices: plan.dag.len() + plan.stale.len(),
+        library: library.place().to_owned(),
         store: store.root().to_owned(),
     });
     for message in plan.warnings.clone() {
@@ -133,6 +134,7 @@ async fn with_engine(
         run: number,
         library: (library.root().into(), library.record().clone()),
         lease: library.lease(),
+        reference: beside.map(|beside| beside.library),
         ids: plan.ids.clone(),
         rebuilds_when_imports_change: request.rebuilds_when_imports_change,
     });
@@ -141,6 +143,7 @@ async fn with_engine(
     let options = JobOptions { on_failure: request.on_failure, keeps_history: false };
     let job = solver.job(number.to_string(), options).expect("no two runs have one number");
     let mut teller = Teller::new(&plan, &library, emit);
+    plan.stale.iter().for_each(|stale| teller.stale(stale));
     let built = solve(&job, plan.dag.map(op), stop, &mut teller).await;
     let (mut report, done) = teller.finish();
     if let (Some(built), Some(mode)) = (built, request.export) {
@@ -149,8 +152,10 @@ async fn with_engine(
     }
     if stop.is_requested() {
         report.outcome = RunOutcome::Interrupted;
-    } else if report.outcome == RunOutcome::Ok || request.on_failure == OnFailure::KeepGoing {
-        drop(update(larder, request, &plan, &done, library, emit).await?);
+    } else if report.outcome == RunOutcome::Ok
+        || request.on_failure == OnFailure::KeepGoing && request.reference.is_none()
+    {
+        update(larder, request, &plan, &done, library, &mut report, emit).await?;
     }
     Ok(report)
 }
@@ -190,13 +195,17 @@ async fn open(
     emit: &mut impl FnMut(Event),
 ) -> Result<Option<Library>, Error> {
     let (path, for_platform) = (request.library.clone(), platform.to_owned());
-    if let Some(library) = blocking(move || Library::try_open(&path, &for_platform)).await? {
-        return Ok(Some(library));
-    }
-    emit(Event::Warning { message: format!("waiting for another process that changes {}", request.library.display()) });
-    let (path, for_platform) = (request.library.clone(), platform.to_owned());
-    tokio::select! {
-        library = blocking(move || Library::open(&path, &for_platform)) => Ok(Some(library?)),
-        () = stop.requested() => Ok(None),
-    }
+    let library = if let Some(library) = blocking(move || Library::try_open(&path, &for_platform)).await? {
+        library
+    } else {
+        let message = format!("waiting for another process that changes {}", request.library.display());
+        emit(Event::Warning { message });
+        let (path, for_platform) = (request.library.clone(), platform.to_owned());
+        tokio::select! {
+            library = blocking(move || Library::open(&path, &for_platform)) => library?,
+            () = stop.requested() => return Ok(None),
+        }
+    };
+    // Now, not at the end: whether the file system can do it is better known before anything is built.
+    Ok(Some(if request.makes_generations { library.into_generations()? } else { library }))
 }

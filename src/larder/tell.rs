@@ -13,7 +13,7 @@ use larder_ops::package::PackageName;
 
 use crate::event::{Event, Failure, Outcome, Settled, Step};
 use crate::host::Host;
-use crate::plan::Plan;
+use crate::plan::{Plan, Stale};
 use crate::report::Report;
 use crate::system;
 
@@ -46,6 +46,13 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
             }
             Told::Ended(settled) => self.ended(vertex, GraphSettled::clone(settled)),
         }
+    }
+
+    /// Tells of a package that is known to be stale without looking further.
+    pub(super) fn stale(&mut self, stale: &Stale) {
+        let told = Settled::from(stale);
+        self.report.record(&told);
+        (self.emit)(Event::Settled(told));
     }
 
     /// Tells of what was not even begun, and returns what it all came to.
@@ -126,7 +133,10 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
                 (None, Outcome::Skipped) => Duration::ZERO,
                 (None, _) => settled.duration,
             },
-            log: build.map(|build| build.log.clone()).or_else(|| op_error.and_then(OpError::log).cloned()),
+            log: match settled.outcome.output().map(|done| &done.how) {
+                Some(How::Stale { log, .. }) => log.clone(),
+                _ => build.map(|build| build.log.clone()).or_else(|| op_error.and_then(OpError::log).cloned()),
+            },
             failure: settled.outcome.failure().map(|failure| self.failure(vertex, failure)),
         }
     }
@@ -139,6 +149,8 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
             How::InterfaceUnchanged => (Outcome::Loaded, Some("interface unchanged".to_owned())),
             How::Recompiled { because } => (Outcome::Recompiled, Some(because.clone())),
             How::Ingested => (Outcome::Ingested, None),
+            How::InReference => (Outcome::Loaded, Some("the reference library has it".to_owned())),
+            How::Stale { because, .. } => (Outcome::Stale, Some(because.clone())),
         }
     }
 

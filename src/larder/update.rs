@@ -1,18 +1,19 @@
 //! The library at the end of a run: what came to its end goes in, what is no longer wanted goes out.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::path::Path;
 
 use larder_graph::Report as GraphReport;
-use larder_ops::library::{Library, LibraryError, StagedPackage, has_package};
+use larder_ops::library::{Change, Library, LibraryError, Put, What, has_package};
 use larder_ops::link::Linker;
-use larder_ops::op::{How, Key, PackageOp};
+use larder_ops::op::{How, Key, PackageOp, Standing};
 use larder_ops::package::PackageName;
 
 use super::tell::is_kept;
 use super::{Error, Larder, Request, blocking};
 use crate::event::Event;
-use crate::plan::Plan;
+use crate::plan::{Plan, Stale};
+use crate::report::Report;
 
 /// Makes the library what the lockfile says, as far as packages came to their end.
 pub(super) async fn update(
@@ -21,28 +22,56 @@ pub(super) async fn update(
     plan: &Plan,
     done: &GraphReport<PackageOp>,
     library: Library,
+    report: &mut Report,
     emit: &mut impl FnMut(Event),
-) -> Result<Library, Error> {
-    let wanted: BTreeSet<PackageName> = plan.ids.keys().cloned().collect();
-    let mut to_link = Vec::new();
+) -> Result<(), Error> {
+    let mut wanted: BTreeSet<PackageName> = plan.ids.keys().cloned().collect();
+    let mut put = Vec::new();
     let mut provided = BTreeSet::new();
     // What needs something that failed would not load: it stays in the store until the rest is there.
     let (mut lost, mut held_back) = (HashSet::new(), Vec::new());
     for &id in plan.dag.dependants_first().iter().rev() {
-        let (package, settled) = (&plan.dag.op(id).spec.package, done.settled(id));
-        let is_lost = settled.outcome.output().is_none() || plan.dag.inputs(id).any(|(input, _)| lost.contains(&input));
-        if is_lost {
+        let (spec, settled) = (&plan.dag.op(id).spec, done.settled(id));
+        let package = &spec.package;
+        let tree_or_none = settled.outcome.output().filter(|done| !matches!(done.how, How::Stale { .. }));
+        let lost_input = plan.dag.inputs(id).map(|(input, _)| input).find(|input| lost.contains(input));
+        if tree_or_none.is_none() || lost_input.is_some() {
             lost.insert(id);
         }
+        if spec.standing != Standing::Locked && lost.contains(&id) {
+            wanted.remove(package);
+            if let (Some(_), Some(input)) = (tree_or_none, lost_input) {
+                let because = format!("it needs {}, which is stale", plan.dag.op(input).spec.package);
+                let (package, version) = (package.clone(), spec.version.clone());
+                report.stale.push((&Stale { package, version, because }).into());
+            }
+            continue;
+        }
         let key = settled.key.as_ref().and_then(Key::wanted);
-        let (Some(done), Some(key)) = (settled.outcome.output(), key) else { continue };
+        let (Some(done), Some(key)) = (tree_or_none, key) else { continue };
+        let what = match &done.tree {
+            Some(_) if spec.standing == Standing::Foreign => What::Foreign,
+            Some(tree) if tree.starts_with(larder.store().root()) => What::Stored(key.reference()),
+            _ => What::InLibrary(key.reference()),
+        };
         match (&done.how, &done.tree) {
             (How::Provided, _) => drop(provided.insert(package.clone())),
             (_, None) => {}
             _ if is_kept(&library, package, done, Some(key)) => {}
-            _ if is_lost => held_back.push(package.clone()),
-            (_, Some(tree)) => to_link.push((package.clone(), key.reference(), tree.clone())),
+            _ if lost_input.is_some() => held_back.push(package.clone()),
+            (_, Some(tree)) if what == What::Foreign && is_same_package(tree, &library.root().join(package)) => {}
+            (_, Some(tree)) => put.push(Put { package: package.clone(), tree: tree.clone(), what }),
         }
+    }
+    if !report.stale.is_empty() {
+        report.stale.sort_by(|a, b| a.package.cmp(&b.package));
+        let named = report.stale.iter().map(|stale| {
+            format!("{} {} ({})", stale.package, stale.version, stale.because.as_deref().unwrap_or_default())
+        });
+        let named = named.collect::<Vec<_>>().join(", ");
+        emit(Event::Warning {
+            message: format!("of the reference library, but not of the lockfile, and left out as stale: {named}"),
+        });
     }
     if !held_back.is_empty() {
         held_back.sort();
@@ -85,12 +114,12 @@ pub(super) async fn update(
             ),
         });
     }
+    let change = Change { put, remove, generations_kept: request.generations_kept };
     let linker = Linker::new(larder.config.link);
-    let (library, linker) = blocking(move || {
+    let linker = blocking(move || {
         let mut library = library;
-        let staged = stage(&library, &linker, &to_link)?;
-        library.commit(&staged, &remove)?;
-        Ok::<_, LibraryError>((library, linker))
+        library.apply(&change, &linker)?;
+        Ok::<_, LibraryError>(linker)
     })
     .await?;
     if let Some(chosen) = larder.config.link.filter(|chosen| *chosen != linker.mode()) {
@@ -101,29 +130,12 @@ pub(super) async fn update(
             ),
         });
     }
-    Ok(library)
+    Ok(())
 }
 
-type ToLink = (PackageName, larder_ops::key::Reference, std::path::PathBuf);
-
-/// Links packages into the library's staging, several at a time: the work is the kernel's, mostly waiting for locks
-/// of directories, and a second thread helps even on one core's worth of it.
-fn stage(library: &Library, linker: &Linker, to_link: &[ToLink]) -> Result<Vec<StagedPackage>, LibraryError> {
-    let next = AtomicUsize::new(0);
-    let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(to_link.len());
-    let work = || {
-        let mut staged = Vec::new();
-        while let Some((package, reference, tree)) = to_link.get(next.fetch_add(1, Ordering::Relaxed)) {
-            staged.push(library.stage(package, *reference, tree, linker)?);
-        }
-        Ok::<_, LibraryError>(staged)
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
-        let mut staged = Vec::with_capacity(to_link.len());
-        for thread in threads {
-            staged.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?);
-        }
-        Ok(staged)
-    })
+/// Says whether two directories hold the same installation of a package: R stamps each one with its time.
+fn is_same_package(one: &Path, other: &Path) -> bool {
+    let description = |dir: &Path| fs_err::read(dir.join("DESCRIPTION")).ok();
+    let one = description(one);
+    one.is_some() && one == description(other)
 }

@@ -57,7 +57,13 @@ impl CacheManager<PackageOp> for StoreCache {
                 let (id, key) = (key.reference(), Key::Build(Arc::new(key)));
                 if is_there { Self::found(key, id) } else { Found { key, records: Vec::new() } }
             }),
-            Key::Kept { wanted, .. } => Some(Self::found(key.clone(), wanted.reference())),
+            Key::Extra { wanted, .. } => {
+                let id = wanted.reference();
+                self.store.lookup(wanted.package(), id).map(|_| Self::found(key.clone(), id))
+            }
+            Key::Kept { wanted, .. } | Key::InReference { wanted, .. } => {
+                Some(Self::found(key.clone(), wanted.reference()))
+            }
             Key::Content { wanted, digest } => {
                 let source = wanted.reference().source;
                 let found = self.store.with_content(wanted.package(), source, *digest);
@@ -71,6 +77,11 @@ impl CacheManager<PackageOp> for StoreCache {
         let store = &self.store;
         if let Key::Kept { wanted, library } = &record.key {
             return Ok(kept(store, wanted, library).map(Arc::new));
+        }
+        if let Key::InReference { wanted, library } = &record.key {
+            let done = |how, tree| Done { package: wanted.package().clone(), tree: Some(tree), how, build: None };
+            let there = has_package(library, wanted.package()).then(|| library.join(wanted.package()));
+            return Ok(there.map(|tree| Arc::new(done(How::InReference, tree))));
         }
         let (Some(wanted), Ok(from)) = (record.key.wanted(), record.id.parse::<Reference>()) else { return Ok(None) };
         if let Some(done) = stored(store, wanted) {
@@ -89,7 +100,8 @@ impl CacheManager<PackageOp> for StoreCache {
 
     async fn save(&self, save: Save<'_, PackageOp>) -> Result<(), OpError> {
         let (Some(key), Some(tree)) = (save.key.wanted(), &save.output.tree) else { return Ok(()) };
-        if *tree != self.store.tree(key.package(), key.reference()) {
+        let is_elsewhere = *tree != self.store.tree(key.package(), key.reference());
+        if is_elsewhere && matches!(save.key, Key::Build(_)) {
             let (store, key, tree) = (Arc::clone(&self.store), Arc::clone(key), tree.clone());
             blocking(move || take_in(&store, &key, &tree)).await?;
         }
