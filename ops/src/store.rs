@@ -243,6 +243,11 @@ impl Store {
         staging.as_ref().expect("set just above").dir()
     }
 
+    /// Gives up the staging directory, once nothing is in it; the next use makes another.
+    pub fn end_staging(&self) {
+        *self.staging.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     /// Makes an installed package at `built`, which lies in a [`StagingDir`] of this store, the entry of `key`.
     ///
     /// Afterwards `built` is gone. Losing the race to an equal entry is success, unless `existing` says that the
