@@ -46,6 +46,16 @@ pub use run::Run;
 const DOWNLOADS_MAX: u32 = 12;
 
 /// What a [`Larder`] works with; the same for all that it solves.
+///
+/// ```
+/// use larder::larder::Config;
+/// use larder_ops::link::LinkMode;
+///
+/// let mut config = Config::new("/var/cache/larder", [("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]);
+/// config.jobs = 4;
+/// config.is_offline = true;
+/// config.link = Some(LinkMode::Symlink);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The store's directory; made when something is stored.
@@ -92,6 +102,18 @@ impl Config {
 }
 
 /// What is wanted of one lockfile.
+///
+/// ```
+/// use larder::larder::Request;
+/// use larder::{ExportMode, OnFailure};
+/// use larder_ops::package::PackageName;
+///
+/// let mut request = Request::new("library");
+/// request.on_failure = OnFailure::KeepGoing;
+/// request.rebuild.insert(PackageName::parse("Rcpp")?);
+/// request.export = Some(ExportMode::Max);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The library; made if it does not exist.
@@ -237,6 +259,31 @@ impl Error {
 }
 
 /// A store and an R, ready to turn lockfiles into libraries.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use larder::larder::{Config, Larder, Request};
+/// use larder::lockfile::Lockfile;
+///
+/// # async fn example(one: Lockfile, two: Lockfile) -> Result<(), Box<dyn std::error::Error>> {
+/// let path = ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into());
+/// let larder = Arc::new(Larder::open(Config::new("/var/cache/larder", [path]))?);
+///
+/// // What would be done, and why. Changes nothing.
+/// let plan = larder.plan(&one, &Request::new("library"))?;
+/// for vertex in plan.vertices() {
+///     println!("{} {}: {}", vertex.spec.package, vertex.action.as_str(), vertex.because);
+/// }
+///
+/// // Two libraries at once: what both need is built once.
+/// let runs = [larder.solve(&one, Request::new("library")), larder.solve(&two, Request::new("worker"))];
+/// for run in runs {
+///     println!("{:?}", run.finish().await?.outcome);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Larder {
     config: Config,

@@ -11,6 +11,31 @@
 //! An entry exists when tree *and* sidecar exist, and the sidecar is written last, after the tree was flushed to
 //! the disk. So a process that dies at any instant leaves an entry or none, and what it leaves besides is swept by
 //! the next build. Only [`Store::publish`] adds a name below a platform.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use larder_ops::digest::Sha256Digest;
+//! use larder_ops::key::{ConfigMap, PackageKey};
+//! use larder_ops::package::PackageName;
+//! use larder_ops::store::{OnExisting, Sidecar, Store};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let store = Store::open(dir.path(), "4.2-x86_64-pc-linux-gnu", "R 4.2.2, gcc 12");
+//! let name = PackageName::parse("R6")?;
+//! let key = PackageKey::new(name, "2.5.1".to_owned(), Sha256Digest::of(b"source"), vec![], &ConfigMap::default());
+//! assert_eq!(store.lookup(key.package(), key.reference()), None);
+//!
+//! // Built beside, then published in one step, under a lock that other processes wait for.
+//! let _lock = store.lock_source(key.package(), key.reference().source)?;
+//! let staging = store.stage()?;
+//! let built = staging.path().join("R6");
+//! fs_err::create_dir(&built)?;
+//! fs_err::write(built.join("DESCRIPTION"), "Package: R6\nBuilt: R 4.2.2\n")?;
+//! let tree = store.publish(&built, &key, &Sidecar::new(&key, Duration::from_secs(1)), OnExisting::Keep)?;
+//! assert_eq!(store.lookup(key.package(), key.reference()), Some(tree));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::io;
