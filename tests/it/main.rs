@@ -16,6 +16,7 @@ mod plan;
 mod probe;
 mod real;
 mod recompile;
+mod reference;
 mod sources;
 mod store;
 mod tidy;
