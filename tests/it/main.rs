@@ -12,6 +12,7 @@ mod jobs;
 mod library;
 mod lockfile;
 mod output;
+mod pkgstore;
 mod plan;
 mod probe;
 mod real;
