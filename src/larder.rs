@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_graph::{Limits, OnFailure, Stop};
+use larder_graph::{ExportMode, Limits, OnFailure, Stop};
 use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
@@ -116,6 +116,8 @@ pub struct Request {
     pub rebuilds_when_imports_change: bool,
     /// The lockfile's directory, where relative local sources start.
     pub base: PathBuf,
+    /// Whether the report of a run that went well is to have the records of its graph, and which results among them.
+    pub export: Option<ExportMode>,
 }
 
 impl Request {
@@ -131,6 +133,7 @@ impl Request {
             rebuild: BTreeSet::new(),
             rebuilds_when_imports_change: false,
             base: PathBuf::new(),
+            export: None,
         }
     }
 }
@@ -380,7 +383,7 @@ impl Larder {
 
     fn workshop(&self) -> Workshop {
         Workshop {
-            store: self.store(),
+            store: Arc::new(self.store()),
             fetcher: self.fetcher.clone(),
             builder: Builder {
                 toolchain: self.host.toolchain.clone(),

@@ -21,4 +21,5 @@ pub mod store;
 pub mod testing;
 pub mod toolchain;
 pub mod unpack;
+pub mod wire;
 pub mod workers;

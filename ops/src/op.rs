@@ -52,7 +52,7 @@ const OUTPUTS_KEPT: u64 = 64;
 #[derive(Debug)]
 pub struct Workshop {
     /// Where results are kept.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// Brings sources.
     pub fetcher: Fetcher,
     /// Runs builds.

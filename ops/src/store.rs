@@ -5,7 +5,7 @@
 //! {root}/{platform}/{package}/{source_hash}/configs.json                the known configurations of a source
 //! {root}/{platform}/{package}/{source_hash}/{config_hash}/              the tree, read-only
 //! {root}/{platform}/{package}/{source_hash}/{config_hash}.json          its sidecar; the mtime is "last used"
-//! {root}/.staging/{uuid}/  .locks/  .probes/  blobs/  logs/
+//! {root}/.staging/{uuid}/  .locks/  .keys/  .probes/  blobs/  logs/
 //! ```
 //!
 //! An entry exists when tree *and* sidecar exist, and the sidecar is written last, after the tree was flushed to
@@ -29,8 +29,10 @@ use crate::link::Linker;
 use crate::package::PackageName;
 use staging::Staging;
 
+mod keys;
 mod staging;
 
+pub use keys::Lead;
 pub use staging::StagingDir;
 
 /// A store as one platform sees it. Cheap to open; nothing is created before something is stored.
@@ -225,10 +227,11 @@ impl Store {
         Ok(SourceLock { _file: file })
     }
 
-    /// Removes what dead processes left in staging; what a living one works on is locked by it. Cheap where there is
-    /// nothing, so every run begins with it.
+    /// Removes what dead processes left in staging, and what is known of keys whose entries somebody removed; what a
+    /// living process works on is locked by it. Cheap where there is nothing, so every run begins with it.
     pub fn sweep(&self) {
         staging::sweep(&self.root);
+        self.prune_keys();
     }
 
     /// Makes an empty directory on the store's file system, removed when it is dropped.
@@ -238,6 +241,11 @@ impl Store {
             *staging = Some(Staging::open(&self.root)?);
         }
         staging.as_ref().expect("set just above").dir()
+    }
+
+    /// Gives up the staging directory, once nothing is in it; the next use makes another.
+    pub fn end_staging(&self) {
+        *self.staging.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Makes an installed package at `built`, which lies in a [`StagingDir`] of this store, the entry of `key`.

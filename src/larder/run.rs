@@ -4,9 +4,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use larder_graph::{Dag, Job, JobOptions, OnFailure, Stop, VertexId};
+use larder_graph::{Built, Dag, Job, JobOptions, OnFailure, Stop, VertexId};
 use larder_ops::library::Library;
 use larder_ops::op::{Commission, PackageOp};
+use larder_ops::wire::Graph;
 use tokio::task::JoinHandle;
 
 use super::engine::Engine;
@@ -141,10 +142,14 @@ async fn with_engine(
     // Whoever listens late listens to the run; see `journal`.
     let options = JobOptions { on_failure: request.on_failure, keeps_history: false };
     let job = solver.job(number.to_string(), options).expect("no two runs have one number");
-    let mut teller = Teller::new(&plan, emit);
+    let mut teller = Teller::new(&plan, &library, emit);
     plan.stale.iter().for_each(|stale| teller.stale(stale));
-    solve(&job, plan.dag.map(op), stop, &mut teller).await;
+    let built = solve(&job, plan.dag.map(op), stop, &mut teller).await;
     let (mut report, done) = teller.finish();
+    if let (Some(built), Some(mode)) = (built, request.export) {
+        let export = job.export(&built, mode).await;
+        report.export = Some(Arc::new(Graph::of_export(&export, store.platform())));
+    }
     if stop.is_requested() {
         report.outcome = RunOutcome::Interrupted;
     } else if report.outcome == RunOutcome::Ok
@@ -156,24 +161,30 @@ async fn with_engine(
 }
 
 /// Brings all packages to their end, as part of what the solver has to do for others besides, and tells how it goes.
-async fn solve<E: FnMut(Event)>(job: &Job<PackageOp>, dag: Dag<PackageOp>, stop: &Stop, teller: &mut Teller<'_, E>) {
+/// What it came to is the sum of what is told of its vertices; the build is there if all went well.
+async fn solve<E: FnMut(Event)>(
+    job: &Job<PackageOp>,
+    dag: Dag<PackageOp>,
+    stop: &Stop,
+    teller: &mut Teller<'_, E>,
+) -> Option<Built<PackageOp>> {
     let mut status = job.status();
     let targets: Vec<VertexId> = dag.vertices().collect();
     let mut build = pin!(job.build(dag, &targets));
     let passed_on = job.stop();
-    // How the build ended is the sum of what is told of its vertices.
-    loop {
+    let built = loop {
         tokio::select! {
             biased;
             () = stop.forced(), if !passed_on.is_forced() => passed_on.force(),
             () = stop.requested(), if !passed_on.is_requested() => passed_on.request(),
             Some(event) = status.next() => teller.tell(&event),
-            _ = &mut build => break,
+            built = &mut build => break built.ok(),
         }
-    }
+    };
     while let Some(event) = status.try_next() {
         teller.tell(&event);
     }
+    built
 }
 
 /// Opens the library, and waits for whoever else is changing it, unless the run is stopped meanwhile.

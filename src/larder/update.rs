@@ -9,6 +9,7 @@ use larder_ops::link::Linker;
 use larder_ops::op::{How, Key, PackageOp, Standing};
 use larder_ops::package::PackageName;
 
+use super::tell::is_kept;
 use super::{Error, Larder, Request, blocking};
 use crate::event::Event;
 use crate::plan::{Plan, Stale};
@@ -55,7 +56,8 @@ pub(super) async fn update(
         };
         match (&done.how, &done.tree) {
             (How::Provided, _) => drop(provided.insert(package.clone())),
-            (How::Kept, _) | (_, None) => {}
+            (_, None) => {}
+            _ if is_kept(&library, package, done, Some(key)) => {}
             _ if lost_input.is_some() => held_back.push(package.clone()),
             (_, Some(tree)) if what == What::Foreign && is_same_package(tree, &library.root().join(package)) => {}
             (_, Some(tree)) => put.push(Put { package: package.clone(), tree: tree.clone(), what }),
