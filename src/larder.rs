@@ -20,6 +20,7 @@ use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
 use larder_ops::store::{Configs, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
+use larder_ops::workers::Workers;
 
 use crate::host::Host;
 use crate::lockfile::Lockfile;
@@ -318,10 +319,15 @@ impl Larder {
         Store::open(&self.config.store, self.host.platform.clone(), self.host.toolchain.description())
     }
 
+    /// Returns the libraries of workers, which are on the store's file system.
+    pub fn workers(&self) -> Workers {
+        Workers::of(&self.config.store)
+    }
+
     /// Plans a lockfile: what would be done, and why. Changes nothing.
     pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
         let record = Record::read(&request.library, &self.host.platform)?;
-        let beside = self.beside(lockfile, request, &self.store())?;
+        let beside = self.beside(lockfile, request, &self.store(), Access::Look)?;
         self.plan_with(lockfile, request, &self.store(), &record, beside.as_ref())
     }
 
@@ -354,13 +360,22 @@ impl Larder {
     }
 
     /// Opens the reference library that a request names, and finds what it has besides the lockfile.
-    fn beside(&self, lockfile: &Lockfile, request: &Request, store: &Store) -> Result<Option<Beside>, Error> {
+    fn beside(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        store: &Store,
+        access: Access,
+    ) -> Result<Option<Beside>, Error> {
         let Some(dir) = &request.reference else { return Ok(None) };
         let is_same = |library: &Path| fs_err::canonicalize(library).ok() == fs_err::canonicalize(dir).ok();
         if dir.exists() && is_same(&request.library) {
             return Err(Error::ReferenceIsLibrary(dir.clone()));
         }
-        let library = ReferenceLibrary::open(dir, &self.host.platform)?;
+        let library = match access {
+            Access::Look => ReferenceLibrary::look_at(dir, &self.host.platform)?,
+            Access::Hold => ReferenceLibrary::open(dir, &self.host.platform)?,
+        };
         let finder = reference::Finder {
             library: &library,
             store,
@@ -470,6 +485,15 @@ async fn blocking<T: Send + 'static, E: Send + 'static>(
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// How a reference library is read.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    /// For a plan, which may be outdated before it is carried out.
+    Look,
+    /// For what is made from it now: larder does not change it meanwhile.
+    Hold,
 }
 
 /// A reference library, and what it has besides the lockfile.

@@ -14,7 +14,7 @@ use super::engine::Engine;
 use super::journal::Events;
 use super::tell::Teller;
 use super::update::update;
-use super::{Error, Larder, Request, blocking};
+use super::{Access, Error, Larder, Request, blocking};
 use crate::event::Event;
 use crate::lockfile::Lockfile;
 use crate::plan::Vertex;
@@ -131,7 +131,7 @@ async fn with_engine(
     let Some(library) = open(request, store.platform(), stop, emit).await? else {
         return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
-    let beside = larder.beside(lockfile, request, store)?;
+    let beside = larder.beside(lockfile, request, store, Access::Hold)?;
     let plan = larder.plan_with(lockfile, request, store, library.record(), beside.as_ref())?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),

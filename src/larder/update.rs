@@ -84,10 +84,14 @@ pub(super) async fn update(
             ),
         });
     }
-    let foreign = library.foreign(&wanted)?;
+    // An earlier run may have put there what is stale now.
+    let stale = report.stale.iter().map(|stale| &stale.package);
+    let stale: BTreeSet<_> = stale.filter(|package| has_package(library.root(), package)).cloned().collect();
+    let foreign = library.foreign(&wanted.union(&stale).cloned().collect())?;
     let ours = library.record().packages();
     let mut remove: BTreeSet<PackageName> =
         ours.into_iter().filter(|package| !wanted.contains(*package) || provided.contains(*package)).cloned().collect();
+    remove.extend(stale);
     if request.is_exact {
         remove.extend(foreign);
     } else if !foreign.is_empty() {
