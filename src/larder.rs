@@ -18,6 +18,7 @@ use larder_ops::link::LinkMode;
 use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
+use larder_ops::store::transfer::{ExportError, ImportError};
 use larder_ops::store::{Configs, Depth, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
 use tokio::sync::mpsc;
@@ -28,9 +29,11 @@ use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
 mod exchange;
 mod run;
+mod transfer;
 
 pub use exchange::{Found, Manifest, STORE_MANIFEST};
 pub use run::Run;
+pub use transfer::From;
 
 /// How many downloads go on at once.
 const DOWNLOADS_MAX: u32 = 12;
@@ -138,6 +141,12 @@ pub enum Error {
     /// Without network something is missing.
     #[error("{} neither stored nor downloaded before, and this run is offline: {}", n_packages(.0.len()), names(.0))]
     Offline(Vec<PackageName>),
+    /// Entries cannot be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// An export is not taken in.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The file system refused; the message has the path.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -159,7 +168,10 @@ fn names(packages: &[PackageName]) -> String {
 impl Error {
     /// Says whether the lockfile or the request is at fault, not the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Plan(_))
+        use ImportError::{Damaged, NotAnExport, OtherPlatform, Refused};
+        let is_import =
+            matches!(self, Self::Import(NotAnExport(_) | OtherPlatform { .. } | Damaged(_) | Refused { .. }));
+        is_import || matches!(self, Self::Plan(_) | Self::Export(ExportError::Missing(_) | ExportError::Nothing))
     }
 
     /// Returns what the user can do about it.
@@ -176,6 +188,15 @@ impl Error {
             Self::Offline(_) => {
                 Some("run once without `--offline`, or give a `--mirror` that is a directory".to_owned())
             }
+            Self::Export(ExportError::Missing(_)) => Some(
+                "build them first; or say with `--lockfile` or `--library` which of their builds are meant".to_owned(),
+            ),
+            Self::Import(ImportError::Damaged(_) | ImportError::Refused { .. }) => {
+                Some("nothing was imported; copy the file again, or export again".to_owned())
+            }
+            Self::Import(ImportError::OtherPlatform { .. }) => Some(
+                "`--any-platform` takes it in all the same, for machines of that kind that use this store".to_owned(),
+            ),
             Self::Plan(PlanError::LinkedNowhere { linked, .. }) => {
                 Some(format!("add `{linked}` to the lockfile: write it again with `pak::lockfile_create()`"))
             }

@@ -15,7 +15,7 @@ mod summary;
 mod testing;
 mod verified;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 pub use self::counter::Counter;
@@ -125,6 +125,17 @@ impl Ui {
 pub fn print_data(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Returns stdout, for data that is no text. `None` if it is a terminal, which that would upset.
+pub fn data_stream() -> Option<impl Write> {
+    let out = io::stdout().lock();
+    (!out.is_terminal()).then(|| io::BufWriter::with_capacity(64 << 10, out))
+}
+
+/// Prints a note about what a command did to stderr, since its data is on stdout.
+pub fn print_note(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Prints an error that ends the command, and its hints, to stderr. Drop the [`Ui`] before.

@@ -35,7 +35,7 @@ mod entry;
 pub mod manifest;
 pub(crate) mod scan;
 mod staging;
-//pub mod transfer;
+pub mod transfer;
 pub mod verify;
 
 pub use entry::{BrokenEntry, Depth, Problem, SidecarError};
@@ -164,6 +164,11 @@ impl Store {
     /// Returns the platform whose packages this is about.
     pub fn platform(&self) -> &str {
         &self.platform
+    }
+
+    /// Returns what the platform stands for.
+    fn description(&self) -> &str {
+        &self.description
     }
 
     /// Returns where a package's tree is, or would be.

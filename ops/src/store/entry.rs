@@ -176,13 +176,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (scratch, dir) = (self.stage()?, self.source_dir(package, reference.source));
         let text = manifest.to_text();
-        let sidecar = Sidecar {
-            interface: Some(facets::interface(manifest)),
-            tree: Some(Sha256Digest::of(&text)),
-            size: manifest.size(),
-            n_files: manifest.n_files(),
-            ..sidecar.clone()
-        };
+        let sidecar = sidecar.clone().about(manifest);
         self.write_platform(&scratch)?;
         write(&scratch, &self.manifest_path(package, reference), &text)?;
         self.add_config(&scratch, package, reference, &sidecar)?;
@@ -324,8 +318,24 @@ pub(super) struct Examined {
 }
 
 impl Sidecar {
+    /// Adds what follows from the manifest of its tree.
+    pub(super) fn about(self, manifest: &Manifest) -> Self {
+        Self {
+            interface: Some(facets::interface(manifest)),
+            tree: Some(manifest.digest()),
+            size: manifest.size(),
+            n_files: manifest.n_files(),
+            ..self
+        }
+    }
+
     /// Says what in it contradicts where it lies, or what is known of the tree.
-    fn lie(&self, package: &PackageName, reference: Reference, manifest: Option<&Manifest>) -> Option<&'static str> {
+    pub(super) fn lie(
+        &self,
+        package: &PackageName,
+        reference: Reference,
+        manifest: Option<&Manifest>,
+    ) -> Option<&'static str> {
         // Another implementation writes neither the package nor the configuration.
         if !self.package.is_empty() && self.package != package.as_str() {
             return Some("it is that of another package");

@@ -122,7 +122,12 @@ pub fn verify(root: &Path, options: &Options, progress: &(dyn Fn(usize, usize) +
     Ok(verified)
 }
 
-fn items(dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// Says whether a directory of this name at the top of a store is a platform.
+pub(super) fn is_platform_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']) && !NO_PLATFORMS.contains(&name)
+}
+
+pub(super) fn items(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let items = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         items => items?,
@@ -137,10 +142,7 @@ fn name(path: &Path) -> &str {
 }
 
 fn platforms(root: &Path) -> io::Result<Vec<(String, PathBuf)>> {
-    let is_platform = |path: &PathBuf| {
-        let name = name(path);
-        !name.is_empty() && !name.starts_with('.') && !NO_PLATFORMS.contains(&name) && path.is_dir()
-    };
+    let is_platform = |path: &PathBuf| is_platform_name(name(path)) && path.is_dir();
     Ok(items(root)?.into_iter().filter(is_platform).map(|path| (name(&path).to_owned(), path)).collect())
 }
 
