@@ -35,6 +35,8 @@ mod entry;
 pub mod manifest;
 pub(crate) mod scan;
 mod staging;
+#[cfg(test)]
+mod testing;
 pub mod transfer;
 pub mod verify;
 

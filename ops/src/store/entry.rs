@@ -207,11 +207,22 @@ impl Store {
                 unreadable.into_iter().chain((!is_package).then(|| (tree.clone(), Problem::NotAPackage))).collect()
             }
         };
-        // Modes are put right by `verify --repair`; they make no package wrong.
-        let mut wrong = wrong.into_iter().filter(|(_, problem)| !matches!(problem, Problem::Mode { .. }));
+        // Where the content is right, so can the modes be.
+        let is_mended = !wrong.is_empty() && self.mend_modes(package, reference, &wrong).unwrap_or(false);
+        let mut wrong = wrong.into_iter().filter(|_| !is_mended);
         match wrong.next() {
             None => Ok(Some(tree)),
             Some((path, problem)) => Err(BrokenEntry { path, problem, n_more: wrong.count() }),
+        }
+    }
+
+    /// Sets modes back if nothing but modes is wrong with an entry; says whether that is so.
+    pub(super) fn mend_modes(&self, package: &PackageName, reference: Reference, wrong: &[Wrong]) -> io::Result<bool> {
+        let are_modes = wrong.iter().all(|(_, problem)| matches!(problem, Problem::Mode { .. }));
+        let manifest = || self.manifest(package, reference, &self.sidecar(package, reference)?);
+        match are_modes.then(manifest).flatten() {
+            Some(manifest) => scan::set_modes(&self.tree(package, reference), &manifest).map(|()| true),
+            None => Ok(false),
         }
     }
 

@@ -23,6 +23,8 @@ use crate::package::PackageName;
 
 mod export;
 mod import;
+#[cfg(test)]
+mod tests;
 
 pub use export::export;
 pub use import::import;

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use fs_err as fs;
 
 use super::entry::{self, Examined, Problem, Wrong};
+#[cfg(test)]
+mod tests;
+
 use super::{CONFIGS, Configs, PLATFORM, Sidecar, SourceLock, Store, scan};
 use crate::digest::Sha256Digest;
 use crate::facets;
@@ -393,10 +396,7 @@ impl Store {
     }
 
     fn repair_entry(&self, package: &PackageName, reference: Reference, wrong: &[Wrong]) -> io::Result<String> {
-        let are_modes = wrong.iter().all(|(_, problem)| matches!(problem, Problem::Mode { .. }));
-        let manifest = || self.manifest(package, reference, &self.sidecar(package, reference)?);
-        if let Some(manifest) = are_modes.then(manifest).flatten() {
-            scan::set_modes(&self.tree(package, reference), &manifest)?;
+        if self.mend_modes(package, reference, wrong)? {
             return Ok("set back".to_owned());
         }
         let why: Vec<String> = wrong.iter().map(|(path, problem)| format!("{} {problem}", path.display())).collect();
