@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use larder_ops::package::PackageName;
 
+use crate::plan::Stale;
 use crate::report::Report;
 
 /// One thing that happened. A run sends one `Plan`, then any of the others, and last one `Finished`.
@@ -45,6 +46,17 @@ pub enum Event {
         current: u64,
         /// Where it ends, if that is known.
         total: Option<u64>,
+    },
+    /// A build wrote something. Its log file has all of it; of what nobody reads in time, pieces may be missing here.
+    Output {
+        /// Which package.
+        package: PackageName,
+        /// The log file.
+        log: PathBuf,
+        /// Where in the file this is, in bytes.
+        from: u64,
+        /// What it wrote: whole lines, as a rule.
+        text: String,
     },
     /// A package reached its end; sent once for each package of the plan.
     Settled(Settled),
@@ -109,6 +121,8 @@ pub enum Outcome {
     Failed,
     /// Something that it needs failed, or the run ended before its turn.
     Skipped,
+    /// It is in the reference library, but not in the lockfile, and cannot be had as it would have to be now.
+    Stale,
 }
 
 /// What went wrong with one package.
@@ -124,6 +138,21 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Whether the machine is at fault, not the package: no compiler, disk full, no permission.
     pub is_environment: bool,
+}
+
+impl From<&Stale> for Settled {
+    fn from(stale: &Stale) -> Self {
+        Self {
+            package: stale.package.clone(),
+            version: stale.version.clone(),
+            outcome: Outcome::Stale,
+            because: Some(stale.because.clone()),
+            key: None,
+            duration: Duration::ZERO,
+            log: None,
+            failure: None,
+        }
+    }
 }
 
 impl Step {
@@ -149,6 +178,7 @@ impl Outcome {
             Self::Provided => "provided",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
+            Self::Stale => "stale",
         }
     }
 }

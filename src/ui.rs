@@ -12,14 +12,14 @@ mod plan_json;
 mod style;
 mod summary;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod verified;
 
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 pub use self::counter::Counter;
-pub use self::plan_json::{graph_as_json, plan_as_json, why_as_json};
+pub use self::plan_json::{graph_as_json, plan_as_json, refresh_as_json, why_as_json};
 pub use self::style::{ColorMode, Palette};
 pub use self::verified::{verified_as_json, verified_as_text};
 
@@ -93,7 +93,8 @@ impl Ui {
     pub fn new(options: UiOptions) -> Self {
         let UiOptions { format, progress, verbosity, palette, is_terminal } = options;
         if format == Format::Json {
-            return Self(Kind::Json(Json::new(Box::new(io::stdout()))));
+            let is_verbose = verbosity == Verbosity::Verbose;
+            return Self(Kind::Json(Json::new(Box::new(io::stdout()), is_verbose)));
         }
         let progress = match progress {
             _ if verbosity == Verbosity::Quiet => ProgressMode::None,
@@ -141,6 +142,12 @@ pub fn print_note(text: &str) {
 /// Prints an error that ends the command, and its hints, to stderr. Drop the [`Ui`] before.
 pub fn print_error(message: &str, hints: &[String], palette: Palette) {
     let _ = io::stderr().write_all(summary::error(message, hints, palette).as_bytes());
+}
+
+/// Prints something that people should know and that stops nothing to stderr.
+pub fn print_warning(message: &str, palette: Palette) {
+    let label = palette.notice().apply_to("warning:");
+    let _ = io::stderr().write_all(format!("{label} {}\n", style::clean(message)).as_bytes());
 }
 
 /// Returns `text`, which somebody else wrote, without what could drive a terminal.

@@ -48,5 +48,5 @@ pub use limits::{Limits, Resources};
 pub use op::{CacheMap, Need, Op, Phase, Reach};
 pub use run::{OnFailure, run};
 pub use solver::{Built, Job, JobOptions, Solver};
-pub use status::{End, JobEvent, StatusStream, StatusVertex, Told};
+pub use status::{History, JobEvent, StatusStream, StatusVertex, Told};
 pub use stop::Stop;

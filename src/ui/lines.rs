@@ -54,6 +54,10 @@ impl Voice {
             Event::Started { package, version, step: Step::Build } if self.verbosity == Verbosity::Verbose => {
                 format!("{:<10} {package} {}", "building", clean(version))
             }
+            Event::Output { package, text, .. } if self.verbosity == Verbosity::Verbose => {
+                let name = self.palette.faint().apply_to(format!("{package}:"));
+                return text.lines().map(|line| format!("{name} {}\n", clean(line))).collect();
+            }
             Event::Plan { platform, n_vertices, library, store } if self.verbosity == Verbosity::Verbose => format!(
                 "{} for {}, into library `{}`, by way of store `{}`",
                 packages(*n_vertices),

@@ -1,129 +1,81 @@
 //! The store, and the library that is there already, as the solver's cache.
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::Arc;
 
 use larder_graph::{CacheManager, Found, Record, Save};
 
 use super::{Done, How, Key, OpError, PackageOp, Workshop, blocking};
 use crate::key::{PackageKey, Reference};
-use crate::library;
-use crate::package::PackageName;
+use crate::library::has_package;
 use crate::store::{BrokenEntry, Depth};
 
-/// Finds what the store or the library has. An op publishes its tree itself, so there is nothing to save.
+/// Finds what the store has, and what a library keeps. An op publishes its tree itself, so there is nothing to save.
 #[derive(Debug)]
 pub struct StoreCache {
     workshop: Arc<Workshop>,
-    /// What is to be built although the store has it.
-    rebuilt: BTreeSet<PackageName>,
-    /// What was looked at.
-    seen: Mutex<HashMap<Key, Verdict>>,
-}
-
-/// What a look at an entry showed, where it is not to be repeated.
-#[derive(Debug, Clone)]
-enum Verdict {
-    /// Every byte was read.
-    Good(Arc<Done>),
-    /// It was told, once for all that ask.
-    Broken,
 }
 
 impl StoreCache {
-    /// Looks where the workshop looks, but not for what is to be `rebuilt`.
-    pub fn new(workshop: Arc<Workshop>, rebuilt: BTreeSet<PackageName>) -> Self {
-        Self { workshop, rebuilt, seen: Mutex::default() }
+    /// Looks into the workshop's store.
+    pub fn new(workshop: Arc<Workshop>) -> Self {
+        Self { workshop }
     }
-}
 
-/// Takes a tree from the library if that has the very one, else from the store.
-pub(super) fn find(workshop: &Workshop, key: &PackageKey) -> Result<Option<Done>, BrokenEntry> {
-    let (package, reference) = (key.package(), key.reference());
-    let Workshop { store, library: (library, record), depth, .. } = workshop;
-    let is_recorded = record.get(package) == Some(reference) && library::has_package(library, package);
-    let is_kept = is_recorded
-        && (*depth == Depth::Glance || store.is_copy(package, reference, &library.join(package)) != Some(false));
-    let stored = match depth {
-        // Nothing is taken from there.
-        Depth::Glance if is_kept => store.lookup(package, reference),
-        depth => store.inspect(package, reference, *depth)?,
-    };
-    if stored.is_some() {
-        store.touch(package, reference);
-    }
-    let how = if is_kept { How::Kept } else { How::Loaded };
-    let tree = stored.or_else(|| is_kept.then(|| library.join(package)));
-    Ok(tree.map(|tree| Done { tree: Some(tree), how, build: None }))
-}
-
-impl StoreCache {
-    fn record(wanted: &Arc<PackageKey>, id: Reference) -> Found<Key> {
-        let key = Key::Build(Arc::clone(wanted));
+    fn record(key: &Key, id: Reference) -> Found<Key> {
         let record = Record { key: key.clone(), id: id.to_string(), created_at: 0, priority: 0, source: None };
-        Found { key, records: vec![record] }
+        Found { key: key.clone(), records: vec![record] }
     }
+}
 
-    fn remember(&self, key: &Key, verdict: Verdict) {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone(), verdict);
-    }
+/// Takes a tree from the store, if it is there and whole.
+pub(super) fn stored(workshop: &Workshop, key: &PackageKey) -> Result<Option<Done>, BrokenEntry> {
+    let (package, reference) = (key.package(), key.reference());
+    let Some(tree) = workshop.store.inspect(package, reference, workshop.depth)? else { return Ok(None) };
+    workshop.store.touch(package, reference);
+    Ok(Some(Done { package: package.clone(), tree: Some(tree), how: How::Loaded, build: None }))
+}
 
-    fn remembered(&self, key: &Key) -> Option<Verdict> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
-    }
-
-    /// Looks for what can be had under a key, as closely as the workshop does.
-    async fn look(&self, key: &Key) -> Result<Option<(Reference, Option<Done>)>, BrokenEntry> {
-        let (workshop, key) = (Arc::clone(&self.workshop), key.clone());
-        let is_quick = workshop.depth == Depth::Glance;
-        let look = move || match &key {
-            Key::Build(wanted) => Ok(find(&workshop, wanted)?.map(|done| (wanted.reference(), Some(done)))),
-            Key::Content { wanted, digest } => {
-                let store = &workshop.store;
-                let (package, source) = (wanted.package(), wanted.reference().source);
-                let Some(found) = store.with_content(package, source, *digest) else { return Ok(None) };
-                Ok(store.inspect(package, found, workshop.depth)?.map(|_| (found, None)))
+/// Takes what a library keeps: from the store, so that what is built against it reads what nobody changes, and only if
+/// that lacks it from the library itself.
+fn kept(workshop: &Workshop, key: &PackageKey, library: &Path) -> Result<Option<Done>, BrokenEntry> {
+    let (store, package, reference) = (&workshop.store, key.package(), key.reference());
+    let there = library.join(package);
+    let stored = match workshop.depth {
+        // Nothing is taken from there, so nothing is read.
+        Depth::Glance => store.lookup(package, reference).inspect(|_| store.touch(package, reference)),
+        Depth::Full => {
+            let done = stored(workshop, key)?;
+            if done.is_some() && store.is_copy(package, reference, &there) == Some(false) {
+                return Ok(done);
             }
-            Key::Interface(_) => Ok(None),
-        };
-        if is_quick { look() } else { blocking(look).await }
-    }
+            done.and_then(|done| done.tree)
+        }
+    };
+    let tree = stored.or_else(|| has_package(library, package).then_some(there));
+    Ok(tree.map(|tree| Done { package: package.clone(), tree: Some(tree), how: How::Kept, build: None }))
 }
 
 impl CacheManager<PackageOp> for StoreCache {
     async fn query(&self, key: &Key) -> Result<Option<Found<Key>>, OpError> {
-        let wanted = key.wanted().filter(|wanted| !self.rebuilt.contains(wanted.package()));
-        let (Some(wanted), None | Some(Verdict::Good(_))) = (wanted, self.remembered(key)) else { return Ok(None) };
-        match self.look(key).await {
-            Ok(found) => Ok(found.map(|(reference, done)| {
-                if let Some(done) = done.filter(|_| self.workshop.depth == Depth::Full) {
-                    self.remember(key, Verdict::Good(Arc::new(done)));
-                }
-                Self::record(wanted, reference)
-            })),
-            Err(broken) => {
-                self.remember(key, Verdict::Broken);
-                Err(broken.into())
+        let store = &self.workshop.store;
+        Ok(match key {
+            Key::Build(wanted) | Key::Extra { wanted, .. } => {
+                let reference = wanted.reference();
+                store.lookup(wanted.package(), reference).map(|_| Self::record(key, reference))
             }
-        }
+            Key::Kept { wanted, .. } | Key::InReference { wanted, .. } => Some(Self::record(key, wanted.reference())),
+            Key::Content { wanted, digest } => store
+                .with_content(wanted.package(), wanted.reference().source, *digest)
+                .map(|found| Self::record(&Key::Build(Arc::clone(wanted)), found)),
+            Key::Anew { .. } | Key::Interface(_) => None,
+        })
     }
 
     async fn load(&self, record: &Record<Key>) -> Result<Option<Arc<Done>>, OpError> {
-        let (Some(wanted), Ok(from)) = (record.key.wanted(), record.id.parse::<Reference>()) else { return Ok(None) };
-        if let Some(Verdict::Good(done)) = self.remembered(&record.key) {
-            return Ok(Some(done));
-        }
-        if let Some(done) = find(&self.workshop, wanted)? {
-            return Ok(Some(Arc::new(done)));
-        }
-        // It was found by its content, under another key: what it was compiled against has not changed.
-        let (workshop, wanted) = (Arc::clone(&self.workshop), Arc::clone(wanted));
-        let adopted = blocking(move || {
-            let _lock = workshop.store.lock_source(wanted.package(), wanted.reference().source)?;
-            Ok::<_, OpError>(workshop.store.adopt(&wanted, from)?)
-        });
-        let done = |tree| Arc::new(Done { tree: Some(tree), how: How::InterfaceUnchanged, build: None });
-        Ok(adopted.await?.map(done))
+        let (workshop, record) = (Arc::clone(&self.workshop), record.clone());
+        let load = move || load(&workshop, &record);
+        Ok(blocking(load).await?.map(Arc::new))
     }
 
     async fn save(&self, _: Save<'_, PackageOp>) -> Result<(), OpError> {
@@ -145,4 +97,25 @@ impl CacheManager<PackageOp> for StoreCache {
     async fn release(&self, _: &Record<Key>) -> Result<(), OpError> {
         Ok(())
     }
+}
+
+fn load(workshop: &Workshop, record: &Record<Key>) -> Result<Option<Done>, OpError> {
+    if let Key::Kept { wanted, library } = &record.key {
+        return Ok(kept(workshop, wanted, library)?);
+    }
+    let done =
+        |wanted: &PackageKey, how, tree| Done { package: wanted.package().clone(), tree: Some(tree), how, build: None };
+    if let Key::InReference { wanted, library } = &record.key {
+        let there = has_package(library, wanted.package()).then(|| library.join(wanted.package()));
+        return Ok(there.map(|tree| done(wanted, How::InReference, tree)));
+    }
+    let (Some(wanted), Ok(from)) = (record.key.wanted(), record.id.parse::<Reference>()) else { return Ok(None) };
+    if let Some(done) = stored(workshop, wanted)? {
+        return Ok(Some(done));
+    }
+    // It was found by its content, under another key: what it was compiled against has not changed.
+    workshop.store.inspect(wanted.package(), from, workshop.depth)?;
+    let _lock = workshop.store.lock_source(wanted.package(), from.source)?;
+    let adopted = workshop.store.adopt(wanted, from)?;
+    Ok(adopted.map(|tree| done(wanted, How::InterfaceUnchanged, tree)))
 }
