@@ -18,7 +18,7 @@
 //! # -> Result<(), Box<dyn std::error::Error>> {
 //! let (workshop, commission) = (Arc::new(workshop), Arc::new(commission));
 //! let limits = Limits::new().pool(CPU, 4).pool(NETWORK, 8);
-//! let solver = Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop.store))));
+//! let solver = Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop.store), workshop.depth)));
 //! let dag = plan.map(|_, spec| PackageOp::new(spec.clone(), Arc::clone(&workshop), Arc::clone(&commission)));
 //! let targets: Vec<_> = dag.vertices().collect();
 //! let job = solver.job("library", JobOptions::default())?;
@@ -49,7 +49,7 @@ use crate::library::{Lease, Record, ReferenceLibrary, has_package};
 use crate::package::PackageName;
 use crate::process::Output;
 use crate::recipe::{Recipe, provided_key};
-use crate::store::{BuiltAgainst, OnExisting, Sidecar, Store};
+use crate::store::{BuiltAgainst, Depth, OnExisting, Sidecar, Store};
 
 mod cache;
 mod error;
@@ -78,6 +78,8 @@ pub struct Workshop {
     pub fetcher: Fetcher,
     /// Runs builds.
     pub builder: Builder,
+    /// How closely what is loaded is looked at.
+    pub depth: Depth,
 }
 
 /// What is one run's own. None of it may show in a result, since another run may come to share that.
@@ -481,10 +483,12 @@ impl Op for PackageOp {
             () = cx.stop().requested() => return Err(OpError::Stopped),
         };
         // Another process may have built it while this one waited.
-        if !self.spec.is_rebuilt
-            && let Some(done) = cache::stored(&self.workshop.store, key)
-        {
-            return Ok(Arc::new(done));
+        if !self.spec.is_rebuilt {
+            match cache::stored(store, self.workshop.depth, key) {
+                Ok(Some(done)) => return Ok(Arc::new(done)),
+                Ok(None) => {}
+                Err(broken) => drop(store.set_aside(key.package(), key.reference(), &broken)?),
+            }
         }
         let how = self.how(key);
         let view: BTreeMap<PackageName, PathBuf> =
@@ -605,8 +609,7 @@ impl PackageOp {
     /// Tells what of the view is in the store, by its place there.
     fn dependencies(view: &BTreeMap<PackageName, PathBuf>) -> BTreeMap<PackageName, BuiltAgainst> {
         let against = |name: &PackageName, tree: &PathBuf| {
-            let sidecar = fs_err::read(tree.with_extension("json")).ok()?;
-            let sidecar: Sidecar = serde_json::from_slice(&sidecar).ok()?;
+            let sidecar = Sidecar::of_tree(tree)?;
             let source = tree.parent()?.file_name()?.to_str()?.parse().ok()?;
             let config = tree.file_name()?.to_str()?.parse().ok()?;
             let reference = crate::key::Reference { source, config };
