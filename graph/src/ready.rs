@@ -5,7 +5,7 @@
 //! never starve the big. Among jobs the one that has been served least comes first, within a job the longest path.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use crate::limits::{Limits, Resources};
 
@@ -29,7 +29,40 @@ struct Queue<T> {
     job: JobId,
     /// The pools that each entry takes from, one bit each.
     pools: u64,
-    entries: BinaryHeap<Entry<T>>,
+    entries: Ranked<T>,
+}
+
+/// Entries by rank. What comes in order stays in order, and only the rest is sorted: of a whole graph that is wanted at
+/// once nearly all comes in order.
+struct Ranked<T> {
+    in_order: VecDeque<Entry<T>>,
+    others: BinaryHeap<Entry<T>>,
+}
+
+impl<T> Ranked<T> {
+    fn new() -> Self {
+        Self { in_order: VecDeque::new(), others: BinaryHeap::new() }
+    }
+
+    fn push(&mut self, entry: Entry<T>) {
+        if self.in_order.back().is_none_or(|last| entry < *last) {
+            self.in_order.push_back(entry);
+        } else {
+            self.others.push(entry);
+        }
+    }
+
+    fn peek(&self) -> Option<&Entry<T>> {
+        self.in_order.front().max(self.others.peek())
+    }
+
+    fn pop(&mut self) -> Option<Entry<T>> {
+        if self.in_order.front() > self.others.peek() { self.in_order.pop_front() } else { self.others.pop() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.in_order.is_empty() && self.others.is_empty()
+    }
 }
 
 pub(crate) struct Entry<T> {
@@ -84,7 +117,11 @@ impl<T> ReadyQueue<T> {
         let pools = entry.demand.iter().fold(0, |pools, (pool, _)| pools | 1 << pool);
         match self.queues.iter_mut().find(|queue| queue.pools == pools && queue.job == job) {
             Some(queue) => queue.entries.push(entry),
-            None => self.queues.push(Queue { job, pools, entries: BinaryHeap::from([entry]) }),
+            None => {
+                let mut entries = Ranked::new();
+                entries.push(entry);
+                self.queues.push(Queue { job, pools, entries });
+            }
         }
     }
 

@@ -120,7 +120,7 @@ impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
             }
             What::CacheFailed(error) => (self.events)(Event::CacheFailed { vertex, error: &error }),
             What::Settled(outcome) => {
-                let key = core.node(note.node).and_then(|node| node.key.clone());
+                let key = core.key(note.node).cloned();
                 let duration = self.started_at[vertex.index()].map_or(Duration::ZERO, |start| start.elapsed());
                 let settled = self.settled[vertex.index()].insert(Settled { key, outcome, duration });
                 (self.events)(Event::Settled { vertex, settled });

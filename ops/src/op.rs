@@ -329,7 +329,7 @@ impl Op for PackageOp {
         let ids: HashMap<VertexId, &PackageName> = self.workshop.ids.iter().map(|(name, id)| (*id, name)).collect();
         let closure = inputs.closure();
         let view: BTreeMap<PackageName, PathBuf> =
-            closure.iter().filter_map(|(id, done)| Some((ids[id].clone(), done.tree.clone()?))).collect();
+            closure.iter().filter_map(|(id, done)| Some((ids[id.as_ref()?].clone(), done.tree.clone()?))).collect();
         cx.report(Progress::Building);
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;

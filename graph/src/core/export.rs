@@ -30,8 +30,8 @@ impl<O: Op> Core<O> {
         // Inputs were taken in before their dependants; only late edges may point forward, and those are left out.
         for &node_id in &build.held {
             let node = &self.nodes[node_id];
-            let Some(key) = &node.key else { continue };
-            let keys = node.inputs.iter().filter_map(|input| self.nodes[*input].key.as_ref());
+            let Some(key) = self.key(node_id) else { continue };
+            let keys = self.nodes.inputs(node_id).iter().filter_map(|input| self.key(*input));
             let inputs: Vec<_> = keys.filter(|input| *input != key && places.contains_key(*input)).cloned().collect();
             let source = node.more.as_ref().and_then(|more| more.loaded_from.as_ref());
             let result = node.made.as_ref().map(|made| ExportResult {
@@ -51,7 +51,7 @@ impl<O: Op> Core<O> {
                 draft.sources.len() - 1
             });
             let record = &mut draft.export.records[place];
-            for link in node.links() {
+            for link in node.links(&self.keys) {
                 if !record.links.contains(&link) {
                     record.links.push(link);
                 }
