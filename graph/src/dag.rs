@@ -22,6 +22,11 @@ impl VertexId {
     /// No vertex.
     pub(crate) const NONE: Self = Self(NonZeroU32::MAX);
 
+    pub(crate) fn new(index: usize) -> Self {
+        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("a graph counts its vertices in 32 bits"))
+    }
+
     /// Returns the vertex's place in the order in which vertices were added.
     pub fn index(self) -> usize {
         self.0.get() as usize - 1
@@ -34,8 +39,7 @@ impl VertexId {
 
 impl From<NodeIndex> for VertexId {
     fn from(node: NodeIndex) -> Self {
-        let number = u32::try_from(node.index() + 1).ok().and_then(NonZeroU32::new);
-        Self(number.expect("the graph counts its vertices in 32 bits"))
+        Self::new(node.index())
     }
 }
 
@@ -100,7 +104,7 @@ impl<O> DagBuilder<O> {
     /// Adds a vertex. Where nothing else decides, the one added first goes first.
     pub fn add(&mut self, op: O) -> VertexId {
         self.ops.push(op);
-        VertexId::from(NodeIndex::new(self.ops.len() - 1))
+        VertexId::new(self.ops.len() - 1)
     }
 
     /// Adds a vertex with options.

@@ -120,13 +120,12 @@ impl<O: Op<Output: fmt::Debug, Error: fmt::Debug>> fmt::Debug for Outcome<O> {
 /// How a whole run ended: every vertex is settled.
 pub struct Report<O: Op> {
     settled: Box<[Option<Settled<O>>]>,
-    ids: Box<[VertexId]>,
 }
 
 impl<O: Op> Report<O> {
     /// Takes over a table in which nothing is missing.
-    pub(crate) fn new(settled: Vec<Option<Settled<O>>>, ids: impl Iterator<Item = VertexId>) -> Self {
-        Self { settled: settled.into(), ids: ids.collect() }
+    pub(crate) fn new(settled: Vec<Option<Settled<O>>>) -> Self {
+        Self { settled: settled.into() }
     }
 
     /// Returns how `vertex` ended.
@@ -141,7 +140,7 @@ impl<O: Op> Report<O> {
 
     /// Returns how every vertex ended, by index.
     pub fn iter(&self) -> impl Iterator<Item = (VertexId, &Settled<O>)> + '_ {
-        self.ids.iter().map(|vertex| (*vertex, self.settled(*vertex)))
+        (0..self.settled.len()).map(VertexId::new).map(|vertex| (vertex, self.settled(vertex)))
     }
 
     /// Returns the vertices that failed themselves, by index.

@@ -24,13 +24,21 @@ impl<O: Op> Core<O> {
                 Item::Content(content) => contents.contains_key(content),
                 Item::Resume(flight) => flights.contains_key(flight),
             };
-            let Entry { item, demand, .. } = self.ready.pop(is_wanted)?;
+            let cost = |item: &Item| match item {
+                Item::Node(node, _) if nodes[*node].state == State::Queued(Stage::Execute) => {
+                    nodes[*node].op().weight().max(1)
+                }
+                Item::Node(..) | Item::Content(_) => 1,
+                // It was counted when it began.
+                Item::Resume(_) => 0,
+            };
+            let Entry { item, demand, .. } = self.ready.pop(is_wanted, cost)?;
             let start = match item {
                 Item::Node(node, _) => self.start_node(node, demand),
                 Item::Content(content) => Some(self.start_content(content, demand)),
                 Item::Resume(flight) => {
                     let resumed = self.flights.get_mut(&flight).expect("it is still wanted");
-                    if resumed.n_sub_builds == 0 && resumed.demand.is_empty() {
+                    if resumed.n_sub_builds == 0 && resumed.demand.is_none() {
                         resumed.demand = demand;
                     } else {
                         self.ready.release(&demand);
@@ -385,7 +393,7 @@ impl<O: Op> Core<O> {
         let job = flight.attached.first().and_then(|node| self.wanting(*node).first().map(|build| self.job(*build)));
         let job = job.unwrap_or_else(|| self.job(home));
         // What has begun goes before what has not.
-        let entry = Entry { priority: u64::MAX, tie: id.0, cost: 0, demand, item: Item::Resume(id) };
+        let entry = Entry { priority: u64::MAX, tie: id.0, demand, item: Item::Resume(id) };
         self.ready.push(job, entry);
         false
     }

@@ -351,7 +351,7 @@ impl<O: Op> Core<O> {
         let job = node.holds.first().map(|hold| self.job(hold.build)).expect("a node is held");
         let tie = u64::from(u32::MAX) << 32 | u64::from(id.0);
         let (priority, item) = (node.priority, super::Item::Content(id));
-        self.ready.push(job, Entry { priority, tie, cost: 1, demand, item });
+        self.ready.push(job, Entry { priority, tie, demand, item });
     }
 
     pub(super) fn start_content(&mut self, id: ContentId, demand: Demand) -> Start<O> {

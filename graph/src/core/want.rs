@@ -237,14 +237,13 @@ impl<O: Op> Core<O> {
         let phase = self.phase(id, stage);
         let op = node.op();
         let demand = self.ready.demand(&op.resources(phase));
-        let cost = if stage == Stage::Execute { op.weight().max(1) } else { 1 };
         let live = node.holds.iter().filter(|hold| !hold.wants.is_empty());
         let live = live.filter(|hold| self.builds.get(&hold.build).is_some_and(|build| build.drain.is_none()));
         let Some(job) = live.map(|hold| self.job(hold.build)).next() else { return self.rest(id) };
         // Where nothing else decides, the vertex that was added first goes first.
         let tie = u64::from(node.home.0) << 32 | u64::try_from(node.vertex.index()).unwrap_or(u64::MAX);
         let (priority, item) = (node.priority, Item::Node(id, node.ticket));
-        self.ready.push(job, Entry { priority, tie, cost, demand, item });
+        self.ready.push(job, Entry { priority, tie, demand, item });
     }
 
     pub(super) fn phase(&self, id: NodeId, stage: Stage) -> Phase {
