@@ -492,7 +492,7 @@ impl Op for PackageOp {
         }
         let how = self.how(key);
         let view: BTreeMap<PackageName, PathBuf> =
-            closure.iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
+            inputs.closure().iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
         cx.report(Progress::Building);
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
