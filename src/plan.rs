@@ -83,6 +83,8 @@ pub struct Vertex {
     pub needs_compilation: bool,
     /// System packages that it asks for.
     pub system_packages: Vec<String>,
+    /// Whether the store has, or had, builds of this source. Of others it is not asked again.
+    is_seen: bool,
 }
 
 /// What is to be done for a package.
@@ -289,11 +291,11 @@ fn action(vertex: &mut Vertex, key: Option<&PackageKey>, known: &impl Knowledge)
         if known.in_library(package) == Some(reference) {
             return (Action::Keep, "the library has it".to_owned());
         }
-        if known.has(package, reference) {
+        if vertex.is_seen && known.has(package, reference) {
             return (Action::Load, "the store has it".to_owned());
         }
     }
-    let builds = known.builds(package, reference.source);
+    let builds = if vertex.is_seen { known.builds(package, reference.source) } else { Vec::new() };
     if let Some((_, newest)) = builds.first() {
         vertex.spec.weight_ms = newest.build_ms.max(1);
     }
@@ -322,11 +324,14 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
     if let Some(makevars) = &settings.makevars {
         special.insert(MAKEVARS, makevars);
     }
-    let recipe = source.filter(|_| !matches!(origin, Origin::Provided)).and_then(|source| {
+    let source = source.filter(|_| !matches!(origin, Origin::Provided));
+    let seen = source.and_then(|source| known.configs(&entry.package, source));
+    let is_seen = seen.is_some();
+    let recipe = source.and_then(|source| {
         let (linking_to, special) = if let Some(binary) = binary {
             (Vec::new(), ConfigMap::from_iter([(BINARY, &binary.platform)]))
         } else {
-            let seen = known.configs(&entry.package, source).map(|configs| configs.linkingto);
+            let seen = seen.map(|configs| configs.linkingto);
             // Of a foreign binary the lockfile does not know what its source links to.
             (seen.or_else(|| entry.linking_to.clone().filter(|_| !is_foreign))?, special.clone())
         };
@@ -336,7 +341,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
             version: entry.version.clone(),
             source,
             linking_to,
-            imports: if is_strict { entry.dependencies.clone() } else { Vec::new() },
+            imports: if is_strict { entry.dependencies.to_vec() } else { Vec::new() },
             special,
         })
     });
@@ -362,6 +367,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
         because: String::new(),
         needs_compilation: entry.needs_compilation && binary.is_none(),
         system_packages: entry.system_packages.clone(),
+        is_seen,
     }
 }
 
