@@ -288,7 +288,7 @@ pub(crate) struct OutputArgs {
     /// Say only what went wrong
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more
+    /// Say more, and show what builds write; with --json builds write events too
     #[arg(short, long)]
     pub verbose: bool,
     /// When to use colours: auto, always or never
