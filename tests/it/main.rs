@@ -19,4 +19,6 @@ mod recompile;
 mod sources;
 mod store;
 mod tidy;
+mod transfer;
+mod verify;
 mod world;
