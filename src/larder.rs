@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_graph::{Limits, OnFailure, Stop};
+use larder_graph::{ExportMode, Limits, OnFailure, Stop};
 use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
@@ -21,6 +21,7 @@ use larder_ops::source;
 use larder_ops::store::transfer::{ExportError, ImportError};
 use larder_ops::store::{Configs, Depth, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
+use larder_ops::workers::Workers;
 
 use crate::host::Host;
 use crate::lockfile::Lockfile;
@@ -49,6 +50,16 @@ pub use transfer::From;
 const DOWNLOADS_MAX: u32 = 12;
 
 /// What a [`Larder`] works with; the same for all that it solves.
+///
+/// ```
+/// use larder::larder::Config;
+/// use larder_ops::link::LinkMode;
+///
+/// let mut config = Config::new("/var/cache/larder", [("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]);
+/// config.jobs = 4;
+/// config.is_offline = true;
+/// config.link = Some(LinkMode::Symlink);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The store's directory; made when something is stored.
@@ -98,6 +109,18 @@ impl Config {
 }
 
 /// What is wanted of one lockfile.
+///
+/// ```
+/// use larder::larder::Request;
+/// use larder::{ExportMode, OnFailure};
+/// use larder_ops::package::PackageName;
+///
+/// let mut request = Request::new("library");
+/// request.on_failure = OnFailure::KeepGoing;
+/// request.rebuild.insert(PackageName::parse("Rcpp")?);
+/// request.export = Some(ExportMode::Max);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The library; made if it does not exist.
@@ -121,6 +144,8 @@ pub struct Request {
     pub rebuilds_when_imports_change: bool,
     /// The lockfile's directory, where relative local sources start.
     pub base: PathBuf,
+    /// Whether the report of a run that went well is to have the records of its graph, and which results among them.
+    pub export: Option<ExportMode>,
 }
 
 impl Request {
@@ -136,6 +161,7 @@ impl Request {
             rebuild: BTreeSet::new(),
             rebuilds_when_imports_change: false,
             base: PathBuf::new(),
+            export: None,
         }
     }
 }
@@ -258,6 +284,31 @@ impl Error {
 }
 
 /// A store and an R, ready to turn lockfiles into libraries.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use larder::larder::{Config, Larder, Request};
+/// use larder::lockfile::Lockfile;
+///
+/// # async fn example(one: Lockfile, two: Lockfile) -> Result<(), Box<dyn std::error::Error>> {
+/// let path = ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into());
+/// let larder = Arc::new(Larder::open(Config::new("/var/cache/larder", [path]))?);
+///
+/// // What would be done, and why. Changes nothing.
+/// let plan = larder.plan(&one, &Request::new("library"))?;
+/// for vertex in plan.vertices() {
+///     println!("{} {}: {}", vertex.spec.package, vertex.action.as_str(), vertex.because);
+/// }
+///
+/// // Two libraries at once: what both need is built once.
+/// let runs = [larder.solve(&one, Request::new("library")), larder.solve(&two, Request::new("worker"))];
+/// for run in runs {
+///     println!("{:?}", run.finish().await?.outcome);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Larder {
     config: Config,
@@ -292,10 +343,15 @@ impl Larder {
         Store::open(&self.config.store, self.host.platform.clone(), self.host.toolchain.description())
     }
 
+    /// Returns the libraries of workers, which are on the store's file system.
+    pub fn workers(&self) -> Workers {
+        Workers::of(&self.config.store)
+    }
+
     /// Plans a lockfile: what would be done, and why. Changes nothing.
     pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
         let record = Record::read(&request.library, &self.host.platform)?;
-        let beside = self.beside(lockfile, request, &self.store())?;
+        let beside = self.beside(lockfile, request, &self.store(), Access::Look)?;
         self.plan_with(lockfile, request, &self.store(), &record, beside.as_ref())
     }
 
@@ -328,13 +384,22 @@ impl Larder {
     }
 
     /// Opens the reference library that a request names, and finds what it has besides the lockfile.
-    fn beside(&self, lockfile: &Lockfile, request: &Request, store: &Store) -> Result<Option<Beside>, Error> {
+    fn beside(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        store: &Store,
+        access: Access,
+    ) -> Result<Option<Beside>, Error> {
         let Some(dir) = &request.reference else { return Ok(None) };
         let is_same = |library: &Path| fs_err::canonicalize(library).ok() == fs_err::canonicalize(dir).ok();
         if dir.exists() && is_same(&request.library) {
             return Err(Error::ReferenceIsLibrary(dir.clone()));
         }
-        let library = ReferenceLibrary::open(dir, &self.host.platform)?;
+        let library = match access {
+            Access::Look => ReferenceLibrary::look_at(dir, &self.host.platform)?,
+            Access::Hold => ReferenceLibrary::open(dir, &self.host.platform)?,
+        };
         let finder = reference::Finder {
             library: &library,
             store,
@@ -389,7 +454,7 @@ impl Larder {
 
     fn workshop(&self) -> Workshop {
         Workshop {
-            store: self.store(),
+            store: Arc::new(self.store()),
             fetcher: self.fetcher.clone(),
             builder: Builder {
                 toolchain: self.host.toolchain.clone(),
@@ -445,6 +510,15 @@ async fn blocking<T: Send + 'static, E: Send + 'static>(
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// How a reference library is read.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    /// For a plan, which may be outdated before it is carried out.
+    Look,
+    /// For what is made from it now: larder does not change it meanwhile.
+    Hold,
 }
 
 /// A reference library, and what it has besides the lockfile.

@@ -30,6 +30,23 @@ pub const BASE_PACKAGES: [&str; 14] = [
 ];
 
 /// A checked lockfile.
+///
+/// ```
+/// use larder::lockfile::Lockfile;
+///
+/// let lockfile = Lockfile::parse(
+///     r#"{"lockfile_version": 1, "packages": [
+///           {"ref": "R6", "package": "R6", "version": "2.5.1", "type": "standard", "dependencies": [],
+///            "sources": ["https://cran.r-project.org/src/contrib/R6_2.5.1.tar.gz"],
+///            "target": "src/contrib/R6_2.5.1.tar.gz", "platform": "source", "rversion": "*"}]}"#,
+/// )?;
+/// let entry = &lockfile.entries()[0];
+/// assert_eq!((entry.package.as_str(), entry.kind.as_str()), ("R6", "standard"));
+///
+/// let error = Lockfile::parse(r#"{"lockfile_version": 9, "packages": []}"#).unwrap_err();
+/// println!("error: {error}\nhint: {}", error.hint());
+/// # Ok::<(), larder::lockfile::LockfileError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Lockfile {
     entries: Vec<Entry>,

@@ -65,6 +65,23 @@ pub struct Settings {
 }
 
 /// What is to be done for a lockfile.
+///
+/// ```no_run
+/// # fn example(larder: &larder::Larder, lockfile: &larder::lockfile::Lockfile) -> Result<(), larder::larder::Error> {
+/// use larder::larder::Request;
+/// use larder::plan::Action;
+///
+/// let plan = larder.plan(lockfile, &Request::new("library"))?;
+/// for id in plan.dag.vertices() {
+///     let vertex = plan.dag.op(id);
+///     if vertex.action == Action::Recompile {
+///         let users: Vec<_> = plan.dag.dependants(id).map(|(user, _)| &plan.dag.op(user).spec.package).collect();
+///         println!("{} is recompiled ({}); {users:?} need it", vertex.spec.package, vertex.because);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Plan {
     /// The packages and what each needs.

@@ -80,6 +80,23 @@ pub struct UiOptions {
 }
 
 /// Shows one run. Dropping it leaves a clean terminal, whatever happened.
+///
+/// ```no_run
+/// use larder::ui::{ColorMode, Format, Palette, ProgressMode, Ui, UiOptions, Verbosity};
+///
+/// # async fn example(mut run: larder::larder::Run, palette: Palette) {
+/// let mut ui = Ui::new(UiOptions {
+///     format: Format::Human,
+///     progress: ProgressMode::Auto,
+///     verbosity: Verbosity::Verbose,
+///     palette,
+///     is_terminal: true,
+/// });
+/// while let Some(event) = run.next().await {
+///     ui.handle(&event);
+/// }
+/// # }
+/// ```
 pub struct Ui(Kind);
 
 enum Kind {

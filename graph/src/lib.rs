@@ -43,7 +43,7 @@ pub use context::{Context, Inputs};
 pub use dag::{Dag, DagBuilder, Edge, EdgeKind, VertexId, VertexOptions};
 pub use error::{BuildError, CycleError, DuplicateJob, Failure, UnknownJob};
 pub use event::{Event, Outcome, Report, Settled};
-pub use export::{Export, ExportDigest, ExportMode, ExportRecord, ExportResult};
+pub use export::{Export, ExportDigest, ExportInput, ExportMode, ExportRecord, ExportResult};
 pub use limits::{Limits, Resources};
 pub use op::{CacheMap, Need, Op, Phase, Reach};
 pub use run::{OnFailure, run};

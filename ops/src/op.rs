@@ -8,6 +8,27 @@
 //! execute        built (or a prebuilt package checked), made read-only, published
 //! ```
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use larder_graph::{Config, Dag, JobOptions, Limits, Solver};
+//! use larder_ops::op::{CPU, Commission, NETWORK, PackageOp, Spec, StoreCache, Workshop};
+//!
+//! # async fn example(workshop: Workshop, commission: Commission, plan: Dag<Spec>)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let (workshop, commission) = (Arc::new(workshop), Arc::new(commission));
+//! let limits = Limits::new().pool(CPU, 4).pool(NETWORK, 8);
+//! let solver = Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop.store), workshop.depth)));
+//! let dag = plan.map(|_, spec| PackageOp::new(spec.clone(), Arc::clone(&workshop), Arc::clone(&commission)));
+//! let targets: Vec<_> = dag.vertices().collect();
+//! let job = solver.job("library", JobOptions::default())?;
+//! for done in job.build(dag, &targets).await?.outputs {
+//!     println!("{}: {:?} {:?}", done.package, done.how, done.tree);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! It does not know the other vertices' work, and nothing of the library but that a package may be there. Several runs
 //! share a [`Workshop`] and the results of one solver; what is one run's own is its [`Commission`].
 
@@ -52,7 +73,7 @@ const OUTPUTS_KEPT: u64 = 64;
 #[derive(Debug)]
 pub struct Workshop {
     /// Where results are kept.
-    pub store: Store,
+    pub store: Arc<Store>,
     /// Brings sources.
     pub fetcher: Fetcher,
     /// Runs builds.
@@ -463,7 +484,7 @@ impl Op for PackageOp {
         };
         // Another process may have built it while this one waited.
         if !self.spec.is_rebuilt {
-            match cache::stored(&self.workshop, key) {
+            match cache::stored(store, self.workshop.depth, key) {
                 Ok(Some(done)) => return Ok(Arc::new(done)),
                 Ok(None) => {}
                 Err(broken) => drop(store.set_aside(key.package(), key.reference(), &broken)?),
@@ -523,7 +544,7 @@ impl PackageOp {
             install_args: &self.spec.install_args,
             scratch: prepared.staging.path(),
             log,
-            output: self.output(log, cx),
+            output: Self::output(log, cx),
         };
         if prepared.is_binary {
             if !self.spec.metadata.is_empty() && prepared.package_dir.join("Meta/package.rds").is_file() {
@@ -538,7 +559,7 @@ impl PackageOp {
     }
 
     /// Returns who listens to what a build writes.
-    fn output(&self, log: &Path, cx: &Context<Self>) -> Output {
+    fn output(log: &Path, cx: &Context<Self>) -> Output {
         let (cx, log, number) = (cx.clone(), Arc::from(log), AtomicU64::new(0));
         Arc::new(move |from, text| {
             let (log, number) = (Arc::clone(&log), number.fetch_add(1, Ordering::Relaxed));

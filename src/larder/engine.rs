@@ -34,7 +34,8 @@ impl Engines {
             return engine;
         }
         let workshop = Arc::new(workshop());
-        let solver = Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop))));
+        let solver =
+            Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop.store), workshop.depth)));
         let engine = Arc::new(Engine { solver, workshop });
         running.insert(here, Arc::downgrade(&engine));
         engine
@@ -47,9 +48,12 @@ impl Engines {
 }
 
 impl Engine {
-    /// Waits until what earlier runs held is given up. The last one to leave ends the solver.
+    /// Waits until what the run held is given up. After the last one to leave nothing is left, on the disk either.
     pub(super) async fn leave(self: Arc<Self>) {
         self.solver.census().await;
+        if let Some(engine) = Arc::into_inner(self) {
+            engine.workshop.store.end_staging();
+        }
     }
 }
 

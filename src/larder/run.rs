@@ -4,22 +4,43 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use larder_graph::{Dag, Job, JobOptions, OnFailure, Stop, VertexId};
+use larder_graph::{Built, Dag, Job, JobOptions, OnFailure, Stop, VertexId};
 use larder_ops::library::Library;
 use larder_ops::op::{Commission, PackageOp};
+use larder_ops::wire::Graph;
 use tokio::task::JoinHandle;
 
 use super::engine::Engine;
 use super::journal::Events;
 use super::tell::Teller;
 use super::update::update;
-use super::{Error, Larder, Request, blocking};
+use super::{Access, Error, Larder, Request, blocking};
 use crate::event::Event;
 use crate::lockfile::Lockfile;
 use crate::plan::Vertex;
 use crate::report::{Report, RunOutcome};
 
 /// A run that is under way.
+///
+/// ```no_run
+/// # async fn example(mut run: larder::larder::Run) -> Result<(), larder::larder::Error> {
+/// // Another listener, who hears everything from the first event on and may read as slowly as it likes.
+/// let mut log = run.events();
+/// tokio::spawn(async move {
+///     while let Some(event) = log.next().await {
+///         println!("{event:?}");
+///     }
+/// });
+/// let stop = run.stop();
+/// while let Some(event) = run.next().await {
+///     if matches!(event, larder::event::Event::Settled(settled) if settled.failure.is_some()) {
+///         stop.request();
+///     }
+/// }
+/// let report = run.finish().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Run {
     events: Events,
@@ -39,7 +60,7 @@ impl Run {
 
     /// Returns all events from the first on, for another listener, who may come at any time.
     pub fn events(&self) -> Events {
-        self.events.from_the_beginning()
+        self.events.again()
     }
 
     /// Returns the handle by which the run can be asked to end, first kindly, then at once.
@@ -110,7 +131,7 @@ async fn with_engine(
     let Some(library) = open(request, store.platform(), stop, emit).await? else {
         return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
-    let beside = larder.beside(lockfile, request, store)?;
+    let beside = larder.beside(lockfile, request, store, Access::Hold)?;
     let plan = larder.plan_with(lockfile, request, store, library.record(), beside.as_ref())?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),
@@ -141,10 +162,14 @@ async fn with_engine(
     // Whoever listens late listens to the run; see `journal`.
     let options = JobOptions { on_failure: request.on_failure, keeps_history: false };
     let job = solver.job(number.to_string(), options).expect("no two runs have one number");
-    let mut teller = Teller::new(&plan, emit);
+    let mut teller = Teller::new(&plan, &library, emit);
     plan.stale.iter().for_each(|stale| teller.stale(stale));
-    solve(&job, plan.dag.map(op), stop, &mut teller).await;
+    let built = solve(&job, plan.dag.map(op), stop, &mut teller).await;
     let (mut report, done) = teller.finish();
+    if let (Some(built), Some(mode)) = (built, request.export) {
+        let export = job.export(&built, mode).await;
+        report.export = Some(Arc::new(Graph::of_export(&export, store.platform())));
+    }
     if stop.is_requested() {
         report.outcome = RunOutcome::Interrupted;
     } else if report.outcome == RunOutcome::Ok
@@ -156,24 +181,30 @@ async fn with_engine(
 }
 
 /// Brings all packages to their end, as part of what the solver has to do for others besides, and tells how it goes.
-async fn solve<E: FnMut(Event)>(job: &Job<PackageOp>, dag: Dag<PackageOp>, stop: &Stop, teller: &mut Teller<'_, E>) {
+/// What it came to is the sum of what is told of its vertices; the build is there if all went well.
+async fn solve<E: FnMut(Event)>(
+    job: &Job<PackageOp>,
+    dag: Dag<PackageOp>,
+    stop: &Stop,
+    teller: &mut Teller<'_, E>,
+) -> Option<Built<PackageOp>> {
     let mut status = job.status();
     let targets: Vec<VertexId> = dag.vertices().collect();
-    let mut build = pin!(job.build(dag, &targets));
+    let mut building = pin!(job.build(dag, &targets));
     let passed_on = job.stop();
-    // How the build ended is the sum of what is told of its vertices.
-    loop {
+    let built = loop {
         tokio::select! {
             biased;
             () = stop.forced(), if !passed_on.is_forced() => passed_on.force(),
             () = stop.requested(), if !passed_on.is_requested() => passed_on.request(),
             Some(event) = status.next() => teller.tell(&event),
-            _ = &mut build => break,
+            ended = &mut building => break ended.ok(),
         }
-    }
+    };
     while let Some(event) = status.try_next() {
         teller.tell(&event);
     }
+    built
 }
 
 /// Opens the library, and waits for whoever else is changing it, unless the run is stopped meanwhile.

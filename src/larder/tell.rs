@@ -1,10 +1,13 @@
 //! What the solver says of vertices, as what a run says of packages.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder_graph::{Failure as GraphFailure, Outcome as GraphOutcome, Report as GraphReport, Settled as GraphSettled};
 use larder_graph::{JobEvent, Told, VertexId};
+use larder_ops::key::PackageKey;
+use larder_ops::library::Library;
 use larder_ops::op::{Done, How, Key, OpError, PackageOp, Progress};
 use larder_ops::package::PackageName;
 
@@ -20,14 +23,15 @@ const ANOTHER_RUN: &str = "another run built it";
 /// Turns what the solver says of vertices into what a run says of packages.
 pub(super) struct Teller<'a, E> {
     plan: &'a Plan,
+    library: &'a Library,
     report: Report,
     done: HashMap<VertexId, GraphSettled<PackageOp>>,
     emit: &'a mut E,
 }
 
 impl<'a, E: FnMut(Event)> Teller<'a, E> {
-    pub(super) fn new(plan: &'a Plan, emit: &'a mut E) -> Self {
-        Self { plan, report: Report::default(), done: HashMap::new(), emit }
+    pub(super) fn new(plan: &'a Plan, library: &'a Library, emit: &'a mut E) -> Self {
+        Self { plan, library, report: Report::default(), done: HashMap::new(), emit }
     }
 
     pub(super) fn tell(&mut self, event: &JobEvent<PackageOp>) {
@@ -102,15 +106,15 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
 
     fn settled(&self, vertex: VertexId, settled: &GraphSettled<PackageOp>) -> Settled {
         let spec = &self.plan.dag.op(vertex).spec;
+        let key = settled.key.as_ref().and_then(Key::wanted);
         let (outcome, because) = match &settled.outcome {
-            GraphOutcome::Executed(done) => self.well(vertex, done),
+            GraphOutcome::Loaded(done) if is_kept(self.library, &spec.package, done, key) => (Outcome::Kept, None),
             GraphOutcome::Loaded(done) if done.build.is_some() => (Outcome::Loaded, Some(ANOTHER_RUN.to_owned())),
-            GraphOutcome::Loaded(done) => self.well(vertex, done),
+            GraphOutcome::Loaded(done) | GraphOutcome::Executed(done) => self.well(vertex, done),
             GraphOutcome::Failed(_) => (Outcome::Failed, None),
             GraphOutcome::Skipped { because } => (Outcome::Skipped, Some(self.package(*because).to_string())),
             GraphOutcome::Stopped | GraphOutcome::Found => (Outcome::Skipped, None),
         };
-        let key = settled.key.as_ref().and_then(Key::wanted);
         let op_error = match settled.outcome.failure() {
             Some(GraphFailure::Op(error)) => Some(error),
             _ => None,
@@ -170,6 +174,16 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
             hint: (!error.missing_programs().is_empty()).then(|| format!("`{install}`")),
             is_environment: error.is_environment(),
         }
+    }
+}
+
+/// Says whether the library has what came from the store. Mostly that is known before it is looked for there; a key
+/// that leads to another one is known only then.
+pub(super) fn is_kept(library: &Library, package: &PackageName, done: &Done, key: Option<&Arc<PackageKey>>) -> bool {
+    match done.how {
+        How::Kept => true,
+        How::Loaded => key.is_some_and(|key| library.holds(package, key.reference())),
+        _ => false,
     }
 }
 

@@ -9,6 +9,7 @@ use larder_ops::link::Linker;
 use larder_ops::op::{How, Key, PackageOp, Standing};
 use larder_ops::package::PackageName;
 
+use super::tell::is_kept;
 use super::{Error, Larder, Request, blocking};
 use crate::event::Event;
 use crate::plan::{Plan, Stale};
@@ -55,7 +56,8 @@ pub(super) async fn update(
         };
         match (&done.how, &done.tree) {
             (How::Provided, _) => drop(provided.insert(package.clone())),
-            (How::Kept, _) | (_, None) => {}
+            (_, None) => {}
+            _ if is_kept(&library, package, done, Some(key)) => {}
             _ if lost_input.is_some() => held_back.push(package.clone()),
             (_, Some(tree)) if what == What::Foreign && is_same_package(tree, &library.root().join(package)) => {}
             (_, Some(tree)) => put.push(Put { package: package.clone(), tree: tree.clone(), what }),
@@ -82,10 +84,14 @@ pub(super) async fn update(
             ),
         });
     }
-    let foreign = library.foreign(&wanted)?;
+    // An earlier run may have put there what is stale now.
+    let stale = report.stale.iter().map(|stale| &stale.package);
+    let stale: BTreeSet<_> = stale.filter(|package| has_package(library.root(), package)).cloned().collect();
+    let foreign = library.foreign(&wanted.union(&stale).cloned().collect())?;
     let ours = library.record().packages();
     let mut remove: BTreeSet<PackageName> =
         ours.into_iter().filter(|package| !wanted.contains(*package) || provided.contains(*package)).cloned().collect();
+    remove.extend(stale);
     if request.is_exact {
         remove.extend(foreign);
     } else if !foreign.is_empty() {

@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use fs_err as fs;
+use larder::ExportMode;
 use larder::event::{Event, Outcome, Settled, Step};
 use larder::larder::{Config, Larder, Request, Run};
 use larder::lockfile::Lockfile;
 use larder::report::{Report, RunOutcome};
+use larder_ops::wire::{Graph, InputKind, Link};
 use serde_json::Value;
 
 use crate::world::{PATH, Package, World, items, need_r};
@@ -194,4 +196,29 @@ async fn what_one_run_keeps_or_wants_anew_is_no_result_of_another() {
     for run in [one, three] {
         assert_eq!(run.finish().await.unwrap().outcome, RunOutcome::Ok);
     }
+}
+
+#[tokio::test]
+async fn what_a_run_came_to_can_be_exported() {
+    need_r!();
+    let world = World::new();
+    let hdr = world.publish(&Package::header("hdr", "1.0", 1));
+    let lnk = world.publish(&Package::linker("lnk", "1.0", "hdr"));
+    let larder = larder(&world);
+    let wish = |request: &mut Request| request.export = Some(ExportMode::Max);
+    let run = start_with(&larder, &world, "library", &[&hdr, &lnk], wish);
+    let graph = run.finish().await.unwrap().export.expect("it was asked for");
+    let graph = Graph::read(&serde_json::to_vec(&*graph).unwrap()).unwrap();
+    assert_eq!(graph.platform, larder.host().platform);
+    let [hdr, lnk] =
+        ["hdr", "lnk"].map(|name| graph.vertices.iter().find(|vertex| vertex.package.as_str() == name).unwrap());
+    let record = world.record();
+    for vertex in [hdr, lnk] {
+        let at = vertex.result.as_ref().unwrap().reference;
+        assert_eq!(record[vertex.package.as_str()], at.to_string());
+        assert_eq!(vertex.key.as_ref().unwrap().reference(), at);
+    }
+    assert_eq!((lnk.inputs.len(), lnk.inputs[0].kind), (1, InputKind::LinkingTo));
+    assert!(matches!(lnk.links[..], [Link::Content(_)]), "{:?}", lnk.links);
+    assert_eq!(hdr.contents.len(), 1, "its interface was asked for");
 }

@@ -68,7 +68,7 @@ impl Store {
     }
 
     /// Makes `configs.json` say what is there. The caller holds the source's lock.
-    pub(super) fn mend_configs(&self, package: &PackageName, source: Sha256Digest) -> io::Result<()> {
+    pub(in crate::store) fn mend_configs(&self, package: &PackageName, source: Sha256Digest) -> io::Result<()> {
         let (path, configs) = (self.source_dir(package, source).join(CONFIGS), self.true_configs(package, source));
         if configs.configs.is_empty() {
             return remove_all(&path);
