@@ -156,18 +156,8 @@ pub(crate) struct SolveArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How packages get from the store into the library: auto, reflink, hardlink, symlink or copy")]
     pub link: Link,
-    /// Also remove packages from the library that this command did not put there
-    #[arg(long)]
-    pub exact: bool,
-    /// Make the library from this one, which is in use and stays as it is: what it has besides the lockfile comes too
-    #[arg(long, value_name = "DIR")]
-    pub reference_lib: Option<PathBuf>,
-    /// Replace the library as a whole, by a symlink to the new one; `solve library rollback` goes back
-    #[arg(long)]
-    pub atomic_library: bool,
-    /// How many generations of such a library stay
-    #[arg(long, value_name = "N", default_value_t = GENERATIONS_KEPT, value_parser = generations_kept)]
-    pub keep_generations: usize,
+    #[command(flatten)]
+    pub change: ChangeArgs,
     /// How long one package may build, such as 90m or 2h
     #[arg(long, value_name = "TIME", default_value = "60m", value_parser = humantime::parse_duration)]
     pub build_timeout: Duration,
@@ -180,6 +170,23 @@ pub(crate) struct SolveArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How to show progress: auto, bars, lines or none")]
     pub progress: Progress,
+}
+
+/// How the library changes.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// Also remove packages from the library that this command did not put there
+    #[arg(long)]
+    pub exact: bool,
+    /// Make the library from this one, which is in use and stays as it is: what it has besides the lockfile comes too
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
+    /// Replace the library as a whole, by a symlink to the new one; `solve library rollback` goes back
+    #[arg(long)]
+    pub atomic_library: bool,
+    /// How many generations of such a library stay
+    #[arg(long, value_name = "N", default_value_t = GENERATIONS_KEPT, value_parser = generations_kept)]
+    pub keep_generations: usize,
 }
 
 /// Where things are.
