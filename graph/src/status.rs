@@ -55,7 +55,8 @@ pub enum Told<O: Op> {
     Progress(Arc<O::Progress>),
     /// A cache could not be asked or written.
     CacheFailed(Arc<O::Error>),
-    /// The vertex is done with. Comes last, and once, at the latest when its build ends.
+    /// The vertex is done with. Comes last, and once, at the latest when its build ends; only that a slow cache could
+    /// not keep the result may be told later.
     Ended(End<O>),
 }
 
@@ -182,6 +183,9 @@ impl<O: Op> Sink<O> for Histories<O> {
         if !self.is_heard(core, build) {
             return;
         }
+        if let What::NotKept(error) = note.what {
+            return self.push(core, build, vertex, Told::CacheFailed(error));
+        }
         self.introduce(core, build, vertex);
         match note.what {
             What::Started(phase, flight) => {
@@ -206,7 +210,7 @@ impl<O: Op> Sink<O> for Histories<O> {
                 };
                 self.push(core, build, vertex, Told::Ended(end));
             }
-            What::Finished => {}
+            What::NotKept(_) | What::Finished => {}
         }
     }
 
