@@ -41,7 +41,7 @@ pub use cache::{Cache, CacheManager, Combined, Found, MemoryCache, Record, Save}
 pub use config::Config;
 pub use context::{Context, Inputs};
 pub use dag::{Dag, DagBuilder, Edge, EdgeKind, VertexId, VertexOptions};
-pub use error::{BuildError, CycleError, DuplicateJob, Failure, UnknownJob};
+pub use error::{BuildError, CycleError, Failure, OpenError, UnknownJob};
 pub use event::{Event, Outcome, Report, Settled};
 pub use export::{Export, ExportDigest, ExportInput, ExportMode, ExportRecord, ExportResult};
 pub use limits::{Limits, Resources};

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::core::node::{BuildId, Owner};
 use crate::dag::{Dag, VertexId};
 use crate::drive::Driver;
-use crate::error::{BuildError, DuplicateJob, UnknownJob};
+use crate::error::{BuildError, OpenError, UnknownJob};
 use crate::export::{Export, ExportMode};
 use crate::op::Op;
 use crate::ready::JobId;
@@ -43,9 +44,12 @@ pub struct Solver<O: Op> {
 struct Shared<O: Op> {
     messages: mpsc::UnboundedSender<Msg<O>>,
     registry: Mutex<Registry<O>>,
+    /// Cancelled when the loop is gone.
+    gone: CancellationToken,
 }
 
 struct Registry<O: Op> {
+    is_closed: bool,
     jobs: HashMap<String, Weak<JobInner<O>>>,
     n_jobs: u32,
     n_tickets: u64,
@@ -58,18 +62,26 @@ impl<O: Op> Solver<O> {
     /// Outside a runtime.
     pub fn new(config: Config<O>) -> Self {
         let (messages, inbox) = mpsc::unbounded_channel();
-        // The loop ends by itself: when no handle is left, and what runs has been asked to end and has ended.
-        tokio::spawn(serve(Driver::new(config), inbox));
-        let registry = Registry { jobs: HashMap::new(), n_jobs: 0, n_tickets: 0 };
-        Self { shared: Arc::new(Shared { messages, registry: Mutex::new(registry) }) }
+        let gone = CancellationToken::new();
+        // The loop ends when it is closed or no handle is left, and what runs has been asked to end and has ended.
+        let guard = gone.clone().drop_guard();
+        tokio::spawn(async move {
+            serve(Driver::new(config), inbox).await;
+            drop(guard);
+        });
+        let registry = Registry { is_closed: false, jobs: HashMap::new(), n_jobs: 0, n_tickets: 0 };
+        Self { shared: Arc::new(Shared { messages, registry: Mutex::new(registry), gone }) }
     }
 
     /// Opens a job of this name.
-    pub fn job(&self, name: impl Into<String>, options: JobOptions) -> Result<Job<O>, DuplicateJob> {
+    pub fn job(&self, name: impl Into<String>, options: JobOptions) -> Result<Job<O>, OpenError> {
         let name = name.into();
         let mut registry = self.shared.lock();
+        if registry.is_closed {
+            return Err(OpenError::Closed);
+        }
         if registry.jobs.get(&name).is_some_and(|job| job.strong_count() > 0) {
-            return Err(DuplicateJob(name));
+            return Err(OpenError::Duplicate(name));
         }
         let id = JobId(registry.n_jobs);
         registry.n_jobs += 1;
@@ -85,6 +97,17 @@ impl<O: Op> Solver<O> {
     pub fn get(&self, name: &str) -> Result<Job<O>, UnknownJob> {
         let inner = self.shared.lock().jobs.get(name).and_then(Weak::upgrade);
         inner.map(|inner| Job { inner }).ok_or_else(|| UnknownJob(name.to_owned()))
+    }
+
+    /// Ends the solver in order, for all who have a handle: no job can be opened any more, every job is
+    /// [cancelled](Job::cancel), and this returns when what ran has ended and caches have what they were to keep. A job
+    /// that is in a hurry may still be [forced](Stop::force). Closed twice, both wait.
+    ///
+    /// Without it the same happens when the last handle and job are dropped, but nobody can wait for it.
+    pub async fn close(&self) {
+        self.shared.lock().is_closed = true;
+        self.shared.send(Msg::Close);
+        self.shared.gone.cancelled().await;
     }
 
     /// Waits until the solver has taken in all that was asked of it so far, and returns how many vertices, builds,
@@ -288,8 +311,9 @@ impl<O: Op> Drop for CancelOnDrop<'_, O> {
 
 async fn serve<O: Op>(mut driver: Driver<O>, mut inbox: mpsc::UnboundedReceiver<Msg<O>>) {
     let mut office = message::Office::new();
+    // Whether there may be more messages.
     let mut is_open = true;
-    while is_open || !driver.is_idle() {
+    while !driver.is_idle() || (is_open && !office.is_closed) {
         driver.start_ready(&mut office.histories).await;
         office.reply(&mut driver);
         tokio::select! {
@@ -298,9 +322,7 @@ async fn serve<O: Op>(mut driver: Driver<O>, mut inbox: mpsc::UnboundedReceiver<
                 Some(message) => office.take(&mut driver, message),
                 None => is_open = false,
             },
-            arrival = driver.arrival(), if is_open || !driver.is_idle() => {
-                driver.take_in(arrival, &mut office.histories);
-            }
+            arrival = driver.arrival() => driver.take_in(arrival, &mut office.histories),
         }
         office.reply(&mut driver);
     }

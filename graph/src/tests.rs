@@ -8,4 +8,5 @@ mod t_cache;
 mod t_export;
 mod t_jobs;
 mod t_suites;
+mod x_ends;
 mod x_jobs;
