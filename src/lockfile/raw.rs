@@ -1,10 +1,11 @@
 //! The JSON of a lockfile as R writes it, and its way into [`Entry`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 
-use larder_ops::package::PackageName;
+use larder_ops::package::{PackageName, PackageNameError};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::r_values::{Flag, Metadata, Size, SystemPackages, Text, Texts};
@@ -48,17 +49,68 @@ struct RawDependency {
 
 /// Reads the entries that are packages (not `deps`), each with its index in the file, counted from 1.
 pub(super) fn parse(text: &str) -> Result<Vec<(usize, Entry)>, LockfileError> {
-    let document: Document<Vec<RawEntry>> = match serde_json::from_str(text) {
+    let document: Document<Entries> = match serde_json::from_str(text) {
         Ok(document) => document,
         Err(error) => return Err(locate(text, error)),
     };
     check_head(&document)?;
-    let packages = document.packages.unwrap_or_default();
-    if packages.is_empty() {
-        return Err(LockfileError::NoPackages);
+    match document.packages {
+        Some(Entries { n: 1.., checked }) => checked,
+        _ => Err(LockfileError::NoPackages),
     }
-    let checked = (1..).zip(packages).map(|(index, raw)| Ok(check(index, raw)?.map(|entry| (index, entry))));
-    checked.filter_map(Result::transpose).collect()
+}
+
+/// The entries, checked one by one while they are read: of a text made to fill the memory only little is kept.
+struct Entries {
+    n: usize,
+    checked: Result<Vec<(usize, Entry)>, LockfileError>,
+}
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of packages")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries, A::Error> {
+                let (mut n, mut entries, mut names) = (0, Vec::new(), Names::default());
+                while let Some(raw) = seq.next_element()? {
+                    n += 1;
+                    match check(n, raw, &mut names) {
+                        Ok(entry) => entries.extend(entry.map(|entry| (n, entry))),
+                        Err(error) => {
+                            // That the text is no JSON at all is the better message.
+                            while seq.next_element::<IgnoredAny>()?.is_some() {}
+                            return Ok(Entries { n, checked: Err(error) });
+                        }
+                    }
+                }
+                Ok(Entries { n, checked: Ok(entries) })
+            }
+        }
+
+        deserializer.deserialize_seq(List)
+    }
+}
+
+/// The names seen so far. Most stand in many lists of dependencies, and are kept once.
+#[derive(Default)]
+struct Names(HashSet<PackageName>);
+
+impl Names {
+    fn parse(&mut self, text: &str) -> Result<PackageName, PackageNameError> {
+        if let Some(name) = self.0.get(text) {
+            return Ok(name.clone());
+        }
+        let name = PackageName::parse(text)?;
+        self.0.insert(name.clone());
+        Ok(name)
+    }
 }
 
 fn check_head<P>(document: &Document<P>) -> Result<(), LockfileError> {
@@ -104,7 +156,7 @@ fn locate(text: &str, error: serde_json::Error) -> LockfileError {
 }
 
 /// Checks one entry; `None` for a `deps` entry, which stands for a project and is no package.
-fn check(index: usize, raw: RawEntry) -> Result<Option<Entry>, LockfileError> {
+fn check(index: usize, raw: RawEntry, known: &mut Names) -> Result<Option<Entry>, LockfileError> {
     let shown = raw.package.0.as_ref().map_or_else(|| "no name".to_owned(), |name| format!("`{name}`"));
     let required = |field: &'static str, value: Text| {
         value.0.ok_or_else(|| LockfileError::MissingField { index, package: shown.clone(), field })
@@ -113,8 +165,8 @@ fn check(index: usize, raw: RawEntry) -> Result<Option<Entry>, LockfileError> {
     if entry_type == "deps" {
         return Ok(None);
     }
-    let package = PackageName::parse(&required("package", raw.package)?)
-        .map_err(|source| LockfileError::Name { index, source })?;
+    let package =
+        known.parse(&required("package", raw.package)?).map_err(|source| LockfileError::Name { index, source })?;
     let version = required("version", raw.version)?;
     let platform = required("platform", raw.platform)?;
     let rversion = required("rversion", raw.rversion)?;
@@ -127,11 +179,11 @@ fn check(index: usize, raw: RawEntry) -> Result<Option<Entry>, LockfileError> {
         Some(text) => Some(text.parse().map_err(|error| wrong("sha256", format!("{error}")))?),
         None => None,
     };
-    let names = |field, texts: Vec<String>| -> Result<Vec<PackageName>, LockfileError> {
+    let mut names = |field, texts: Vec<String>| -> Result<Vec<PackageName>, LockfileError> {
         let mut names = Vec::with_capacity(texts.len());
         for text in texts {
             if text != "R" && !BASE_PACKAGES.contains(&text.as_str()) {
-                names.push(PackageName::parse(&text).map_err(|error| wrong(field, error.to_string()))?);
+                names.push(known.parse(&text).map_err(|error| wrong(field, error.to_string()))?);
             }
         }
         names.sort();

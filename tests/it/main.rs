@@ -9,6 +9,7 @@ mod golden;
 mod interrupt;
 mod library;
 mod lockfile;
+mod malicious;
 mod output;
 mod plan;
 mod probe;

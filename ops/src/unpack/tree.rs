@@ -22,6 +22,7 @@ pub(super) struct Tree<'a> {
     options: &'a Options,
     should_stop: &'a dyn Fn() -> bool,
     n_entries: u64,
+    names_bytes: u64,
     size_bytes: u64,
     /// Every folder made so far, with the time to give it once nothing more is put into it.
     folders: HashMap<PathBuf, Option<SystemTime>>,
@@ -41,15 +42,31 @@ impl<'a> Tree<'a> {
         fs_err::set_permissions(root, PermissionsExt::from_mode(0o755))?;
         let folders = HashMap::from([(PathBuf::new(), None)]);
         let (links, buffer) = (BTreeMap::new(), vec![0; 64 << 10]);
-        Ok(Self { archive, root, options, should_stop, n_entries: 0, size_bytes: 0, folders, links, buffer })
+        let (n_entries, names_bytes, size_bytes) = (0, 0, 0);
+        Ok(Self { archive, root, options, should_stop, n_entries, names_bytes, size_bytes, folders, links, buffer })
     }
 
     /// Counts one entry, whether or not it will be kept.
-    pub(super) fn count_entry(&mut self) -> Result<(), UnpackError> {
+    pub(super) fn count_entry(&mut self, entry: &Entry<'_>) -> Result<(), UnpackError> {
         self.check_stop()?;
         self.n_entries += 1;
-        if self.n_entries > self.options.entries_max {
-            return Err(self.too_large(self.options.entries_max, "entries"));
+        let target = match &entry.kind {
+            Kind::Symlink { target } | Kind::HardLink { target } => target.len(),
+            _ => 0,
+        };
+        self.count_name(entry.name.len() + target)
+    }
+
+    /// Counts the bytes of a name that may be kept in memory.
+    fn count_name(&mut self, bytes: usize) -> Result<(), UnpackError> {
+        let Options { entries_max, names_bytes_max, .. } = *self.options;
+        self.names_bytes += bytes as u64;
+        // An archive may imply any number of folders without an entry for them.
+        if self.n_entries.max(self.folders.len() as u64) > entries_max {
+            return Err(self.too_large(entries_max, "entries"));
+        }
+        if self.names_bytes > names_bytes_max {
+            return Err(self.too_large(names_bytes_max, "bytes of names"));
         }
         Ok(())
     }
@@ -120,6 +137,7 @@ impl<'a> Tree<'a> {
         if let Some(parent) = path.parent() {
             self.make_folder(parent, entry)?;
         }
+        self.count_name(path.as_os_str().len())?;
         let folder = self.root.join(path);
         match fs_err::create_dir(&folder) {
             Ok(()) => {}
