@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use larder_ops::fetch::Mirror;
+use larder_ops::library::GENERATIONS_KEPT;
 use larder_ops::package::PackageName;
 
 /// Turn a pak lockfile into a complete R package library
@@ -43,6 +44,9 @@ pub(crate) enum Command {
     /// Trade packages with a library that another tool fills
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Look at the generations of a library, go back to one, and keep the libraries of workers
+    #[command(subcommand)]
+    Library(LibraryCommand),
     /// Check R, compilers, store, and the system packages that a lockfile asks for
     Doctor(DoctorArgs),
     /// Print shell completions
@@ -50,6 +54,56 @@ pub(crate) enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LibraryCommand {
+    /// List the generations of a library, and what differs from one to the next
+    Ls(LibraryArgs),
+    /// Make another generation the current one, in one step; the one that is left stays
+    Rollback {
+        /// Its number [default: the one before the current one]
+        number: Option<u32>,
+        #[command(flatten)]
+        library: LibraryArgs,
+    },
+    /// Make an empty library for one worker, on the store's file system, and print its directory
+    Create {
+        /// The process whose library it is: when that has ended, others may remove it [default: it stays]
+        #[arg(long, value_name = "PID")]
+        owner: Option<u32>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// List the libraries of workers
+    Workers {
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Remove libraries of workers; one that is not there is fine
+    Rm {
+        /// Their ids, or their directories
+        #[arg(value_name = "ID", required_unless_present = "ownerless")]
+        ids: Vec<PathBuf>,
+        /// Remove all whose owner has ended
+        #[arg(long)]
+        ownerless: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LibraryArgs {
+    /// The library
+    #[arg(short, long, env = "LARDER_LIBRARY", default_value = "library", value_name = "DIR", hide_env_values = true)]
+    pub library: PathBuf,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -71,6 +125,9 @@ pub(crate) struct ExchangeArgs {
     /// A library that stays in use beside it: what it has under the same key is left there
     #[arg(long, value_name = "DIR")]
     pub reference_lib: Option<PathBuf>,
+    /// The library is to take the place of the reference library: what is the same comes over from there
+    #[arg(long, requires = "reference_lib")]
+    pub runtime: bool,
     #[command(flatten)]
     pub store: StoreArgs,
     /// The R that the packages are for [default: R on PATH]
@@ -102,6 +159,15 @@ pub(crate) struct SolveArgs {
     /// Also remove packages from the library that this command did not put there
     #[arg(long)]
     pub exact: bool,
+    /// Make the library from this one, which is in use and stays as it is: what it has besides the lockfile comes too
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
+    /// Replace the library as a whole, by a symlink to the new one; `solve library rollback` goes back
+    #[arg(long)]
+    pub atomic_library: bool,
+    /// How many generations of such a library stay
+    #[arg(long, value_name = "N", default_value_t = GENERATIONS_KEPT, value_parser = generations_kept)]
+    pub keep_generations: usize,
     /// How long one package may build, such as 90m or 2h
     #[arg(long, value_name = "TIME", default_value = "60m", value_parser = humantime::parse_duration)]
     pub build_timeout: Duration,
@@ -180,6 +246,12 @@ pub(crate) struct OutputArgs {
 pub(crate) struct PlanArgs {
     /// The lockfile; `-` for standard input
     pub lockfile: PathBuf,
+    /// The library in use that the new one would be made from
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
+    /// Packages that an R with that library has loaded: say which of them would change
+    #[arg(long, value_name = "PKG,...", value_delimiter = ',', value_parser = PackageName::parse)]
+    pub loaded: Option<Vec<PackageName>>,
     #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]
@@ -274,6 +346,10 @@ pub(crate) enum GraphFormat {
     Dot,
     Mermaid,
     Json,
+}
+
+fn generations_kept(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|kept| *kept > 0).ok_or_else(|| "expected a number above 0".to_owned())
 }
 
 fn mirror(text: &str) -> Result<Mirror, String> {

@@ -18,6 +18,7 @@ use crate::ui::{self, ColorMode, Palette};
 mod completions;
 mod doctor;
 mod graph;
+mod library;
 mod log;
 mod plan;
 mod solve;
@@ -114,6 +115,7 @@ pub fn main(env: &Env) -> ExitCode {
         Some(Command::Graph(args)) => graph::run(&args, env),
         Some(Command::Log(args)) => log::run(&args, env),
         Some(Command::Store(command)) => store::run(&command, env),
+        Some(Command::Library(command)) => library::run(&command, env),
         Some(Command::Doctor(args)) => doctor::run(&args, env),
         Some(Command::Completions { shell }) => Ok(completions::run(shell)),
     };

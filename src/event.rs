@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use larder_ops::package::PackageName;
 
+use crate::plan::Stale;
 use crate::report::Report;
 
 /// One thing that happened. A run sends one `Plan`, then any of the others, and last one `Finished`.
@@ -109,6 +110,8 @@ pub enum Outcome {
     Failed,
     /// Something that it needs failed, or the run ended before its turn.
     Skipped,
+    /// It is in the reference library, but not in the lockfile, and cannot be had as it would have to be now.
+    Stale,
 }
 
 /// What went wrong with one package.
@@ -124,6 +127,21 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Whether the machine is at fault, not the package: no compiler, disk full, no permission.
     pub is_environment: bool,
+}
+
+impl From<&Stale> for Settled {
+    fn from(stale: &Stale) -> Self {
+        Self {
+            package: stale.package.clone(),
+            version: stale.version.clone(),
+            outcome: Outcome::Stale,
+            because: Some(stale.because.clone()),
+            key: None,
+            duration: Duration::ZERO,
+            log: None,
+            failure: None,
+        }
+    }
 }
 
 impl Step {
@@ -149,6 +167,7 @@ impl Outcome {
             Self::Provided => "provided",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
+            Self::Stale => "stale",
         }
     }
 }

@@ -12,8 +12,8 @@ use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
 use larder_ops::install::Builder;
-use larder_ops::key::Reference;
-use larder_ops::library::{self, LibraryError, Record};
+use larder_ops::key::{PackageKey, Reference};
+use larder_ops::library::{self, GENERATIONS_KEPT, LibraryError, Record, ReferenceLibrary};
 use larder_ops::link::LinkMode;
 use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
 use larder_ops::package::{Description, PackageName};
@@ -24,12 +24,17 @@ use tokio::sync::mpsc;
 
 use crate::host::Host;
 use crate::lockfile::Lockfile;
-use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
+use crate::plan::{Action, Extra, Knowledge, Plan, PlanError, Settings, Vertex};
 
+mod changes;
 mod exchange;
+mod reference;
 mod run;
+mod tell;
+mod update;
 
-pub use exchange::{Found, Manifest, STORE_MANIFEST};
+pub use changes::{Refresh, Replaced};
+pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
 pub use run::Run;
 
 /// How many downloads go on at once.
@@ -90,6 +95,15 @@ pub struct Request {
     pub on_failure: OnFailure,
     /// Whether to remove packages from the library that larder did not put there.
     pub is_exact: bool,
+    /// Whether to make it a library of generations, if it is not one: then it changes as a whole, and can be rolled back.
+    pub makes_generations: bool,
+    /// How many generations stay, if it is a library of such.
+    pub generations_kept: usize,
+    /// A library in use, such as a running worker's, that `library` is made from. It is never changed. What it has and
+    /// the lockfile wants is taken from it, even if the store has it no longer; what it has besides goes on working in
+    /// the new library too, or is named as stale. With it the new library is complete or as it was, whatever
+    /// `on_failure` says.
+    pub reference: Option<PathBuf>,
     /// Packages to build although the store has them.
     pub rebuild: BTreeSet<PackageName>,
     /// Whether a change of Depends or Imports rebuilds a package too.
@@ -105,6 +119,9 @@ impl Request {
             library: library.into(),
             on_failure: OnFailure::Stop,
             is_exact: false,
+            makes_generations: false,
+            generations_kept: GENERATIONS_KEPT,
+            reference: None,
             rebuild: BTreeSet::new(),
             rebuilds_when_imports_change: false,
             base: PathBuf::new(),
@@ -132,6 +149,9 @@ pub enum Error {
         /// The packages that need them.
         packages: Vec<PackageName>,
     },
+    /// What is to be made is what it is to be made from.
+    #[error("`{0}` is the library itself: another one is made from a reference library, which stays as it is")]
+    ReferenceIsLibrary(PathBuf),
     /// Without network something is missing.
     #[error("{} neither stored nor downloaded before, and this run is offline: {}", n_packages(.0.len()), names(.0))]
     Offline(Vec<PackageName>),
@@ -156,7 +176,13 @@ fn names(packages: &[PackageName]) -> String {
 impl Error {
     /// Says whether the lockfile or the request is at fault, not the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Plan(_))
+        use LibraryError::{IsGeneration, NoGenerations, NoSuchGeneration};
+        matches!(
+            self,
+            Self::Plan(_)
+                | Self::ReferenceIsLibrary(_)
+                | Self::Library(IsGeneration { .. } | NoGenerations(_) | NoSuchGeneration { .. })
+        )
     }
 
     /// Returns what the user can do about it.
@@ -182,6 +208,16 @@ impl Error {
             ),
             Self::Library(LibraryError::Record { path, .. }) => Some(format!(
                 "remove `{}`: the packages stay, and this command puts in place again what differs",
+                path.display()
+            )),
+            Self::Library(LibraryError::Busy(_)) => Some("try again when that process has ended".to_owned()),
+            Self::Library(LibraryError::IsGeneration { library, .. }) => Some(format!("name `{}`", library.display())),
+            Self::Library(LibraryError::NoGenerations(_)) => {
+                Some("`solve LOCKFILE --atomic-library` makes it so".to_owned())
+            }
+            Self::Library(LibraryError::NoSuchGeneration { .. }) => Some("`solve library ls` lists them".to_owned()),
+            Self::Library(LibraryError::NotExchanged { path, .. }) => Some(format!(
+                "choose a new library, as a directory inside of `{}`, or leave out `--atomic-library`",
                 path.display()
             )),
             Self::Library(LibraryError::Io(error)) | Self::Io(error) if is_environment(error) => {
@@ -229,24 +265,70 @@ impl Larder {
     /// Plans a lockfile: what would be done, and why. Changes nothing.
     pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
         let record = Record::read(&request.library, &self.host.platform)?;
-        self.plan_with(lockfile, request, &self.store(), &record)
+        let beside = self.beside(lockfile, request, &self.store())?;
+        self.plan_with(lockfile, request, &self.store(), &record, beside.as_ref())
     }
 
-    fn plan_with(&self, lockfile: &Lockfile, request: &Request, store: &Store, record: &Record) -> Result<Plan, Error> {
-        self.plan_from(lockfile, request, &self.known(store, record, &request.library))
+    fn plan_with(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        store: &Store,
+        record: &Record,
+        beside: Option<&Beside>,
+    ) -> Result<Plan, Error> {
+        let known = self.known(store, record, &request.library, beside);
+        self.plan_from(lockfile, request, &known, beside)
     }
 
-    fn known<'a>(&'a self, store: &'a Store, record: &'a Record, library: &'a Path) -> Known<'a> {
-        Known { store, record, library, toolchain: &self.host.toolchain, blobs: &self.blobs }
+    fn known<'a>(
+        &'a self,
+        store: &'a Store,
+        record: &'a Record,
+        library: &'a Path,
+        beside: Option<&'a Beside>,
+    ) -> Known<'a> {
+        let reference = beside.map(|beside| &*beside.library);
+        Known { store, record, library, reference, toolchain: &self.host.toolchain, blobs: &self.blobs }
     }
 
-    fn plan_from(&self, lockfile: &Lockfile, request: &Request, known: &impl Knowledge) -> Result<Plan, Error> {
+    fn makevars(&self) -> Result<Option<Sha256Digest>, Error> {
         let makevars = self.config.makevars.as_deref().map(fs_err::read).transpose()?;
+        Ok(makevars.map(|bytes| Sha256Digest::of(&bytes)))
+    }
+
+    /// Opens the reference library that a request names, and finds what it has besides the lockfile.
+    fn beside(&self, lockfile: &Lockfile, request: &Request, store: &Store) -> Result<Option<Beside>, Error> {
+        let Some(dir) = &request.reference else { return Ok(None) };
+        let is_same = |library: &Path| fs_err::canonicalize(library).ok() == fs_err::canonicalize(dir).ok();
+        if dir.exists() && is_same(&request.library) {
+            return Err(Error::ReferenceIsLibrary(dir.clone()));
+        }
+        let library = ReferenceLibrary::open(dir, &self.host.platform)?;
+        let finder = reference::Finder {
+            library: &library,
+            store,
+            blobs: &self.blobs,
+            host: &self.host,
+            makevars: self.makevars()?,
+        };
+        let reference::Found { extras, foreign } = finder.find(lockfile)?;
+        Ok(Some(Beside { library: Arc::new(library.claiming(foreign)), extras }))
+    }
+
+    fn plan_from(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        known: &impl Knowledge,
+        beside: Option<&Beside>,
+    ) -> Result<Plan, Error> {
         let settings = Settings {
             rebuild: request.rebuild.clone(),
             rebuilds_when_imports_change: request.rebuilds_when_imports_change,
-            makevars: makevars.map(|bytes| Sha256Digest::of(&bytes)),
+            makevars: self.makevars()?,
             base: request.base.clone(),
+            extras: beside.map(|beside| beside.extras.clone()).unwrap_or_default(),
         };
         Ok(Plan::new(lockfile, &self.host, &settings, known)?)
     }
@@ -272,10 +354,18 @@ impl Larder {
         Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX)
     }
 
-    fn workshop(&self, store: Store, library: (PathBuf, Record), plan: &Plan, request: &Request) -> Workshop {
+    fn workshop(
+        &self,
+        store: Store,
+        library: (PathBuf, Record),
+        beside: Option<&Beside>,
+        plan: &Plan,
+        request: &Request,
+    ) -> Workshop {
         Workshop {
             store,
             library,
+            reference: beside.map(|beside| Arc::clone(&beside.library)),
             fetcher: self.fetcher.clone(),
             builder: Builder {
                 toolchain: self.host.toolchain.clone(),
@@ -324,18 +414,54 @@ impl Larder {
     }
 }
 
+/// Runs what waits for the disk where it keeps nobody else waiting.
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// A reference library, and what it has besides the lockfile.
+struct Beside {
+    library: Arc<ReferenceLibrary>,
+    extras: Vec<Extra>,
+}
+
 /// What a plan may know, from where it is kept.
 struct Known<'a> {
     store: &'a Store,
     record: &'a Record,
     library: &'a Path,
+    reference: Option<&'a ReferenceLibrary>,
     toolchain: &'a Toolchain,
     blobs: &'a Blobs,
 }
 
+impl Known<'_> {
+    /// Returns what an installed package made from this source says that it links to. The store may have forgotten it.
+    fn installed_configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
+        let libraries = [Some((self.library, self.record)), self.reference.map(|other| (other.root(), other.record()))];
+        let mut having = libraries.into_iter().flatten().filter(|(_, record)| record.source(package) == Some(source));
+        let bytes = having.find_map(|(dir, _)| fs_err::read(dir.join(package).join("DESCRIPTION")).ok())?;
+        Some(Configs { linkingto: Description::parse(&bytes).packages("LinkingTo"), ..Configs::default() })
+    }
+}
+
 impl Knowledge for Known<'_> {
     fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        self.store.configs(package, source)
+        self.store.configs(package, source).or_else(|| self.installed_configs(package, source))
+    }
+
+    fn in_reference(&self, package: &PackageName) -> Option<Reference> {
+        let reference = self.reference?.record().get(package)?;
+        self.reference?.tree(package, reference).map(|_| reference)
+    }
+
+    fn differs_from_reference(&self, key: &PackageKey) -> String {
+        self.reference.map(|reference| reference.difference(key)).unwrap_or_default()
     }
 
     fn has(&self, package: &PackageName, reference: Reference) -> bool {
@@ -359,7 +485,7 @@ impl Knowledge for Known<'_> {
             Origin::Archive { sha256: Some(digest), .. } => Some(*digest),
             Origin::Archive { identity, .. } => Some(self.blobs.first_seen(identity).ok()??.sha256),
             Origin::Directory(dir) if dir.join("DESCRIPTION").is_file() => source::digest(dir).ok(),
-            Origin::Directory(_) | Origin::Provided => None,
+            Origin::Directory(_) | Origin::Provided | Origin::Nowhere => None,
         }
     }
 

@@ -16,7 +16,7 @@ mod testing;
 use std::io::{self, Write};
 use std::time::Instant;
 
-pub use self::plan_json::{graph_as_json, plan_as_json, why_as_json};
+pub use self::plan_json::{graph_as_json, plan_as_json, refresh_as_json, why_as_json};
 pub use self::style::{ColorMode, Palette};
 
 use self::bars::Bars;
@@ -126,6 +126,12 @@ pub fn print_data(text: &str) {
 /// Prints an error that ends the command, and its hints, to stderr. Drop the [`Ui`] before.
 pub fn print_error(message: &str, hints: &[String], palette: Palette) {
     let _ = io::stderr().write_all(summary::error(message, hints, palette).as_bytes());
+}
+
+/// Prints something that people should know and that stops nothing to stderr.
+pub fn print_warning(message: &str, palette: Palette) {
+    let label = palette.notice().apply_to("warning:");
+    let _ = io::stderr().write_all(format!("{label} {}\n", style::clean(message)).as_bytes());
 }
 
 /// Returns `text`, which somebody else wrote, without what could drive a terminal.

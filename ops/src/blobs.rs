@@ -86,6 +86,13 @@ impl Blobs {
         Some(self.place(digest)).filter(|path| path.is_file())
     }
 
+    /// Returns the digests of all files that are there; none if they cannot be listed.
+    pub fn digests(&self) -> Vec<Sha256Digest> {
+        let folders = fs_err::read_dir(self.dir.join("sha256")).into_iter().flatten().flatten();
+        let files = folders.filter_map(|folder| fs_err::read_dir(folder.path()).ok()).flatten().flatten();
+        files.filter_map(|file| file.file_name().to_str()?.parse().ok()).collect()
+    }
+
     /// Returns what was first seen for `identity`.
     pub fn first_seen(&self, identity: &str) -> Result<Option<FirstSeen>, BlobError> {
         let path = self.record_path(identity);

@@ -128,11 +128,7 @@ impl PackageKey {
     /// Returns the digest by which a dependant's [`ConfigMap`] names this build: the source hash in the plain
     /// case, else a digest over source hash and config hash.
     pub fn digest(&self) -> Sha256Digest {
-        if self.config.is_empty() {
-            return self.reference.source;
-        }
-        let Reference { source, config } = self.reference;
-        Sha256Digest::of(format!("{source}\0{config}").as_bytes())
+        self.reference.digest()
     }
 }
 
@@ -168,6 +164,17 @@ pub enum ReferenceParseError {
     /// A part is not a digest.
     #[error("not a reference (source_hash/config_hash)")]
     Digest(#[from] DigestParseError),
+}
+
+impl Reference {
+    /// Returns the digest by which the [`ConfigMap`] of what links to it names this build, see [`PackageKey::digest`].
+    pub fn digest(self) -> Sha256Digest {
+        let Self { source, config } = self;
+        if config == ConfigMap::default().hash() {
+            return source;
+        }
+        Sha256Digest::of(format!("{source}\0{config}").as_bytes())
+    }
 }
 
 impl fmt::Display for Reference {

@@ -21,3 +21,4 @@ pub mod store;
 pub mod testing;
 pub mod toolchain;
 pub mod unpack;
+pub mod workers;

@@ -22,7 +22,7 @@ use crate::explain::difference;
 use crate::fetch::Fetcher;
 use crate::install::{Build, Builder, InstallError};
 use crate::key::{ConfigMap, PackageKey};
-use crate::library::Record;
+use crate::library::{Record, ReferenceLibrary};
 use crate::package::PackageName;
 use crate::recipe::{Recipe, provided_key};
 use crate::store::{BuiltAgainst, OnExisting, Sidecar, Store};
@@ -49,6 +49,8 @@ pub struct Workshop {
     pub store: Store,
     /// The library's directory and what larder put there before.
     pub library: (PathBuf, Record),
+    /// A library in use that the new one is made from.
+    pub reference: Option<Arc<ReferenceLibrary>>,
     /// Brings sources.
     pub fetcher: Fetcher,
     /// Runs builds.
@@ -66,6 +68,8 @@ pub struct Spec {
     pub package: PackageName,
     /// Its version.
     pub version: String,
+    /// Why it is wanted.
+    pub standing: Standing,
     /// Where its source comes from.
     pub origin: Origin,
     /// How to make its key, where that is known without the source.
@@ -90,9 +94,22 @@ pub struct Spec {
     pub weight_ms: u64,
 }
 
+/// Why a package is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The lockfile has it.
+    Locked,
+    /// It is not in the lockfile, but in the reference library, where larder put it. That it cannot be had is no failure.
+    Extra,
+    /// As [`Standing::Extra`], but somebody else put it there: nothing but its installed files is known.
+    Foreign,
+}
+
 /// Where a package comes from.
 #[derive(Debug, Clone)]
 pub enum Origin {
+    /// From nowhere: there is only what was built of it.
+    Nowhere,
     /// R's own library.
     Provided,
     /// An archive.
@@ -167,6 +184,8 @@ pub enum How {
     Kept,
     /// The store had it.
     Loaded,
+    /// The reference library had it, and the store no longer.
+    InReference,
     /// The store had a build against other versions of what it links to, but with the same headers and libraries.
     InterfaceUnchanged,
     /// The source was built before, but with something else.
@@ -176,6 +195,13 @@ pub enum How {
     },
     /// It was not known before.
     Ingested,
+    /// It is not in the lockfile, and cannot be had as it would have to be now.
+    Stale {
+        /// Why.
+        because: String,
+        /// The log of the build that failed, if there was one.
+        log: Option<PathBuf>,
+    },
 }
 
 /// What an operation tells while it works.
@@ -273,6 +299,7 @@ impl Op for PackageOp {
         match (phase, &self.spec.origin) {
             (_, Origin::Provided) | (Phase::Query | Phase::Load | Phase::Content, _) => Resources::none(),
             (Phase::CacheMap(0), _) if self.spec.recipe.is_some() => Resources::none(),
+            (Phase::CacheMap(0 | 1), Origin::Nowhere) => Resources::none(),
             (Phase::CacheMap(0 | 1), _) => Resources::none().take(NETWORK, 1),
             (Phase::CacheMap(_), _) => Resources::none(),
             (Phase::Execute, _) => Resources::none().take(CPU, 1),
@@ -285,7 +312,7 @@ impl Op for PackageOp {
             (0, _) if is_provided => Some(CacheMap::leaf(Key::Build(self.key_of_provided()?))),
             (0, Some(recipe)) => Some(self.map(recipe.clone())?),
             (0, None) => Some(self.map(self.learn(cx).await?)?),
-            (1, _) if !is_provided => Some(self.map(self.prepare(cx).await?)?),
+            (1, _) if !is_provided => Some(self.map(self.prepare_or_recall(cx).await?)?),
             (2, _) if !self.spec.is_rebuilt => self.content_map(),
             _ => None,
         })
@@ -308,8 +335,21 @@ impl Op for PackageOp {
         if matches!(self.spec.origin, Origin::Provided) {
             return Ok(Arc::new(Done { tree: None, how: How::Provided, build: None }));
         }
+        let closure = inputs.closure();
+        let ids: HashMap<VertexId, &PackageName> = self.workshop.ids.iter().map(|(name, id)| (*id, name)).collect();
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let prepared = prepared.expect("the last cache map has prepared the source");
+        let prepared = match (prepared, self.spec.standing) {
+            (Some(prepared), Standing::Locked) => prepared,
+            (None, Standing::Locked) => unreachable!("the last cache map has prepared the source"),
+            (prepared, _) => {
+                let stale = closure.iter().find(|(_, done)| matches!(done.how, How::Stale { .. }));
+                match (stale, prepared) {
+                    (Some((id, _)), _) => return Ok(stale_since(format!("it needs {}, which is stale", ids[id]))),
+                    (None, Some(prepared)) => prepared,
+                    (None, None) => return Ok(stale_since(self.why_stale(key))),
+                }
+            }
+        };
         let store = &self.workshop.store;
         let lock = {
             let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
@@ -326,8 +366,6 @@ impl Op for PackageOp {
             return Ok(Arc::new(done));
         }
         let how = self.how(key);
-        let ids: HashMap<VertexId, &PackageName> = self.workshop.ids.iter().map(|(name, id)| (*id, name)).collect();
-        let closure = inputs.closure();
         let view: BTreeMap<PackageName, PathBuf> =
             closure.iter().filter_map(|(id, done)| Some((ids[id].clone(), done.tree.clone()?))).collect();
         cx.report(Progress::Building);
@@ -336,7 +374,16 @@ impl Op for PackageOp {
         let start = Instant::now();
         let built = match self.build(&prepared, &view, &log, cx).await {
             Ok(built) => built,
-            Err(source) => return Err(OpError::Build { log: Logs::mark_failed(&log), source }),
+            Err(source) => {
+                let log = Logs::mark_failed(&log);
+                let because = format!("{}, and {source}", self.why_changed(key));
+                let error = OpError::Build { log: log.clone(), source };
+                if self.spec.standing == Standing::Locked || error.is_environment() || cx.stop().is_requested() {
+                    return Err(error);
+                }
+                let how = How::Stale { because, log: Some(log) };
+                return Ok(Arc::new(Done { tree: None, how, build: None }));
+            }
         };
         let duration = start.elapsed();
         let mut sidecar = Sidecar::new(key, duration);
@@ -396,6 +443,19 @@ impl PackageOp {
         Ok(content_hash(key, &interfaces))
     }
 
+    /// Says why a package of the reference library cannot be taken from there.
+    fn why_changed(&self, key: &PackageKey) -> String {
+        let difference = self.workshop.reference.as_ref().map(|reference| reference.difference(key));
+        match difference.filter(|difference| !difference.is_empty()) {
+            Some(difference) => format!("it links to {difference}"),
+            None => "it was built for another R or with other settings".to_owned(),
+        }
+    }
+
+    fn why_stale(&self, key: &PackageKey) -> String {
+        format!("{}, and its source is not at hand", self.why_changed(key))
+    }
+
     /// Says whether this is a recompilation, and why, or something new.
     fn how(&self, key: &PackageKey) -> How {
         let source = key.reference().source;
@@ -418,6 +478,10 @@ impl PackageOp {
         };
         view.iter().filter_map(|(name, tree)| against(name, tree)).collect()
     }
+}
+
+fn stale_since(because: String) -> Arc<Done> {
+    Arc::new(Done { tree: None, how: How::Stale { because, log: None }, build: None })
 }
 
 /// Runs what waits for the disk where it keeps nobody else waiting.

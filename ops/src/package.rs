@@ -123,6 +123,11 @@ impl Description {
         self.fields.get(field).map(String::as_str)
     }
 
+    /// Returns all fields, sorted by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Returns the packages that a dependency field such as `LinkingTo` names: version constraints left out,
     /// `R` left out, sorted, each once. Words that are no package name are passed over.
     pub fn packages(&self, field: &str) -> Vec<PackageName> {

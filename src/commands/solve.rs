@@ -39,9 +39,12 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         request.on_failure = OnFailure::KeepGoing;
     }
     request.is_exact = args.exact;
+    request.reference.clone_from(&args.reference_lib);
+    request.makes_generations = args.atomic_library;
+    request.generations_kept = args.keep_generations;
     let larder = larder(config)?;
     if args.dry_run {
-        return plan::show(&larder, path, &lockfile, &request, args.output.json);
+        return plan::show(&larder, path, &lockfile, &request, None, args.output.json);
     }
     let ui = Ui::new(UiOptions {
         format: if args.output.json { Format::Json } else { Format::Human },

@@ -98,6 +98,8 @@ enum Body<'a> {
         outcome: &'static str,
         counts: WireCounts,
         duration_ms: u64,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        stale: Vec<&'a str>,
     },
 }
 
@@ -149,20 +151,21 @@ impl<'a> From<&'a Settled> for Body<'a> {
     }
 }
 
-impl From<&Report> for Body<'_> {
-    fn from(report: &Report) -> Self {
+impl<'a> From<&'a Report> for Body<'a> {
+    fn from(report: &'a Report) -> Self {
         let outcome = match report.outcome {
             RunOutcome::Ok => "ok",
             RunOutcome::Failed => "failed",
             RunOutcome::Interrupted => "interrupted",
         };
-        Self::Finished { outcome, counts: report.counts.into(), duration_ms: millis(report.duration) }
+        let stale = report.stale.iter().map(|settled| settled.package.as_str()).collect();
+        Self::Finished { outcome, counts: report.counts.into(), duration_ms: millis(report.duration), stale }
     }
 }
 
 impl From<Counts> for WireCounts {
     fn from(counts: Counts) -> Self {
-        let Counts { loaded, recompiled, ingested, kept, provided, failed, skipped } = counts;
+        let Counts { loaded, recompiled, ingested, kept, provided, failed, skipped, stale: _ } = counts;
         Self { loaded, recompiled, ingested, kept, provided, failed, skipped }
     }
 }

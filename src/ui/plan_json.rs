@@ -5,6 +5,7 @@ use std::path::Path;
 use larder_graph::{EdgeKind, VertexId};
 use serde::Serialize;
 
+use crate::larder::{Refresh, Replaced};
 use crate::plan::Plan;
 
 #[derive(Serialize)]
@@ -13,6 +14,16 @@ enum Line<'a> {
     Plan { v: u8, platform: &'a str, vertices: usize, library: String, store: String },
     PlanVertex(PlanVertex<'a>),
     Warning { v: u8, message: &'a str },
+    Stale { v: u8, package: &'a str, version: &'a str, because: &'a str },
+    Refresh { v: u8, in_place: bool, changed: Vec<Changed<'a>> },
+}
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    package: &'a str,
+    from: Option<&'a str>,
+    to: Option<&'a str>,
+    because: &'a str,
 }
 
 #[derive(Serialize)]
@@ -68,7 +79,23 @@ pub fn plan_as_json(plan: &Plan, platform: &str, library: &Path, store: &Path) -
     };
     let vertices = plan.dag.vertices().map(|id| Line::PlanVertex(vertex(plan, id)));
     let warnings = plan.warnings.iter().map(|message| Line::Warning { v: 1, message });
-    std::iter::once(head).chain(vertices).chain(warnings).map(|line| json(&line)).collect()
+    let stale = plan.stale.iter().map(|stale| Line::Stale {
+        v: 1,
+        package: stale.package.as_str(),
+        version: &stale.version,
+        because: &stale.because,
+    });
+    std::iter::once(head).chain(vertices).chain(stale).chain(warnings).map(|line| json(&line)).collect()
+}
+
+/// Returns as one JSON object what an R that runs is to do.
+pub fn refresh_as_json(refresh: &Refresh) -> String {
+    let changed = |replaced| {
+        let Replaced { package, from, to, because }: &Replaced = replaced;
+        Changed { package: package.as_str(), from: from.as_deref(), to: to.as_deref(), because }
+    };
+    let changed = refresh.changed.iter().map(changed).collect();
+    json(&Line::Refresh { v: 1, in_place: refresh.is_in_place(), changed })
 }
 
 /// Returns one vertex with what its key is made of and who needs it, as one JSON object.

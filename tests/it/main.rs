@@ -5,6 +5,7 @@ mod crash;
 mod cutoff;
 mod exchange;
 mod failure;
+mod generations;
 mod golden;
 mod interrupt;
 mod library;

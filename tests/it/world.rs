@@ -19,11 +19,13 @@ mod archive;
 mod fake_r;
 mod package;
 mod ran;
+mod session;
 
 pub(crate) use archive::{Form, tarball};
 pub(crate) use fake_r::FakeR;
 pub(crate) use package::Package;
 pub(crate) use ran::Ran;
+pub(crate) use session::Session;
 
 /// The PATH on which tests look for R and compilers.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";

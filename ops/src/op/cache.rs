@@ -25,18 +25,22 @@ impl StoreCache {
     }
 }
 
-/// Takes a tree from the library if that has the very one, else from the store.
+/// Takes a tree from the library if that has the very one, else from the store, else from the reference library.
 pub(super) fn find(workshop: &Workshop, key: &PackageKey) -> Option<Done> {
     let (package, reference) = (key.package(), key.reference());
-    let Workshop { store, library: (library, record), .. } = workshop;
+    let Workshop { store, library: (library, record), reference: in_use, .. } = workshop;
     let is_kept = record.get(package) == Some(reference) && library::has_package(library, package);
     let stored = store.lookup(package, reference);
     if stored.is_some() {
         store.touch(package, reference);
     }
+    let kept = || is_kept.then(|| library.join(package));
     let how = if is_kept { How::Kept } else { How::Loaded };
-    let tree = stored.or_else(|| is_kept.then(|| library.join(package)))?;
-    Some(Done { tree: Some(tree), how, build: None })
+    if let Some(tree) = stored.or_else(kept) {
+        return Some(Done { tree: Some(tree), how, build: None });
+    }
+    let tree = in_use.as_ref()?.tree(package, reference)?;
+    Some(Done { tree: Some(tree), how: How::InReference, build: None })
 }
 
 impl StoreCache {
