@@ -112,6 +112,23 @@ pub(crate) enum StoreCommand {
     Populate(ExchangeArgs),
     /// Give the store what another tool has installed for a lockfile
     Ingest(ExchangeArgs),
+    /// Check that everything is as it was stored: every byte, every record; ends with 1 if not
+    Verify(VerifyArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The packages to check [default: all]
+    #[arg(value_name = "PKG", value_parser = PackageName::parse)]
+    pub packages: Vec<PackageName>,
+    /// Set broken entries aside, and put right what can be
+    #[arg(long)]
+    pub repair: bool,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +173,9 @@ pub(crate) struct SolveArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How packages get from the store into the library: auto, reflink, hardlink, symlink or copy")]
     pub link: Link,
+    /// Read every byte of what is loaded, and build again what is not as it was stored
+    #[arg(long, env = "LARDER_VERIFY", hide_env_values = true)]
+    pub verify: bool,
     /// Also remove packages from the library that this command did not put there
     #[arg(long)]
     pub exact: bool,

@@ -18,7 +18,7 @@ use larder_ops::link::LinkMode;
 use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
-use larder_ops::store::{Configs, Sidecar, Store};
+use larder_ops::store::{Configs, Depth, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
 use tokio::sync::mpsc;
 
@@ -65,6 +65,8 @@ pub struct Config {
     pub env: Vec<(OsString, OsString)>,
     /// The user's Makevars: honoured, and part of every key.
     pub makevars: Option<PathBuf>,
+    /// Whether to read every byte of what is loaded, and build again what is not as it was stored.
+    pub verifies: bool,
 }
 
 impl Config {
@@ -82,6 +84,7 @@ impl Config {
             build_timeout: Duration::from_secs(60 * 60),
             env: env.into_iter().collect(),
             makevars: None,
+            verifies: false,
         }
     }
 }
@@ -375,6 +378,7 @@ impl Larder {
             },
             ids: plan.ids.clone(),
             rebuilds_when_imports_change: request.rebuilds_when_imports_change,
+            depth: if self.config.verifies { Depth::Full } else { Depth::Glance },
         }
     }
 

@@ -4,6 +4,7 @@
 //! read here.
 
 mod bars;
+mod counter;
 mod frame;
 mod json;
 mod lines;
@@ -12,12 +13,15 @@ mod style;
 mod summary;
 #[cfg(test)]
 mod testing;
+mod verified;
 
 use std::io::{self, Write};
 use std::time::Instant;
 
+pub use self::counter::Counter;
 pub use self::plan_json::{graph_as_json, plan_as_json, refresh_as_json, why_as_json};
 pub use self::style::{ColorMode, Palette};
+pub use self::verified::{verified_as_json, verified_as_text};
 
 use self::bars::Bars;
 use self::json::Json;

@@ -25,7 +25,7 @@ use crate::key::{ConfigMap, PackageKey};
 use crate::library::{Record, ReferenceLibrary};
 use crate::package::PackageName;
 use crate::recipe::{Recipe, provided_key};
-use crate::store::{BuiltAgainst, OnExisting, Sidecar, Store};
+use crate::store::{BuiltAgainst, Depth, OnExisting, Sidecar, Store};
 
 mod cache;
 mod error;
@@ -59,6 +59,8 @@ pub struct Workshop {
     pub ids: HashMap<PackageName, VertexId>,
     /// Says whether a change of Depends or Imports rebuilds a package too (`--rebuild-when imports`).
     pub rebuilds_when_imports_change: bool,
+    /// How closely what is loaded is looked at.
+    pub depth: Depth,
 }
 
 /// What is to be done for one package.
@@ -360,10 +362,12 @@ impl Op for PackageOp {
             () = cx.stop().requested() => return Err(OpError::Stopped),
         };
         // Another process may have built it while this one waited.
-        if !self.spec.is_rebuilt
-            && let Some(done) = cache::find(&self.workshop, key)
-        {
-            return Ok(Arc::new(done));
+        if !self.spec.is_rebuilt {
+            match cache::find(&self.workshop, key) {
+                Ok(Some(done)) => return Ok(Arc::new(done)),
+                Ok(None) => {}
+                Err(broken) => drop(store.set_aside(key.package(), key.reference(), &broken)?),
+            }
         }
         let how = self.how(key);
         let view: BTreeMap<PackageName, PathBuf> =
@@ -469,8 +473,7 @@ impl PackageOp {
     /// Tells what of the view is in the store, by its place there.
     fn dependencies(view: &BTreeMap<PackageName, PathBuf>) -> BTreeMap<PackageName, BuiltAgainst> {
         let against = |name: &PackageName, tree: &PathBuf| {
-            let sidecar = fs_err::read(tree.with_extension("json")).ok()?;
-            let sidecar: Sidecar = serde_json::from_slice(&sidecar).ok()?;
+            let sidecar = Sidecar::of_tree(tree)?;
             let source = tree.parent()?.file_name()?.to_str()?.parse().ok()?;
             let config = tree.file_name()?.to_str()?.parse().ok()?;
             let reference = crate::key::Reference { source, config };

@@ -10,11 +10,13 @@ use crate::ui;
 
 mod ingest;
 mod populate;
+mod verify;
 
 pub(super) fn run(command: &StoreCommand, env: &Env) -> Result<Exit, CommandError> {
     match command {
         StoreCommand::Populate(args) => populate::run(args, env),
         StoreCommand::Ingest(args) => ingest::run(args, env),
+        StoreCommand::Verify(args) => verify::run(args, env),
     }
 }
 
