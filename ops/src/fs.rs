@@ -5,18 +5,21 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use crate::fault::{self, fs};
 use serde::{Deserialize, Serialize};
 
 /// Writes `bytes` to `path` so that readers, and whoever looks after a crash, see the old content or the new.
 /// The bytes are flushed to the disk before they get their name.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
+    fault::point("write_atomically: temporary file")?;
     let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
     file.write_all(bytes)?;
+    fault::point("write_atomically: flush")?;
     file.as_file().sync_data()?;
     // `tempfile` makes files for the owner's eyes only; a store may serve others.
     file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
+    fault::point("write_atomically: persist")?;
     file.persist(path)
         .map_err(|error| io::Error::new(error.error.kind(), format!("{}: {}", path.display(), error.error)))?;
     Ok(())

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use crate::digest::{Hasher, Sha256Digest};
 use crate::fs::{remove_all, walk};
@@ -114,7 +114,7 @@ pub fn copy(tree: &Path, into: &Path) -> io::Result<()> {
             kind if kind.is_dir() => fs::create_dir(&target)?,
             kind if kind.is_symlink() => {
                 let destination = fs::read_link(item.path())?;
-                fs_err::os::unix::fs::symlink(destination, &target)?;
+                fs::os::unix::fs::symlink(destination, &target)?;
             }
             _ => drop(fs::copy(item.path(), &target)?),
         }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use super::entry::{self, Examined, Problem, Wrong};
 use super::{CONFIGS, Configs, PLATFORM, Sidecar, SourceLock, Store, scan};

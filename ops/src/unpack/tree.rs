@@ -9,12 +9,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use fs_err::os::unix::fs::{OpenOptionsExt, symlink};
+use fs_err::os::unix::fs::OpenOptionsExt;
 use fs_err::{File, OpenOptions};
 
 use super::archive::{Entry, Kind};
 use super::name::{self, Refusal};
 use super::{Options, Top, UnpackError, refused};
+use crate::fault::{self, fs};
 
 pub(super) struct Tree<'a> {
     archive: &'a Path,
@@ -38,8 +39,8 @@ impl<'a> Tree<'a> {
         options: &'a Options,
         should_stop: &'a dyn Fn() -> bool,
     ) -> Result<Self, UnpackError> {
-        fs_err::create_dir_all(root)?;
-        fs_err::set_permissions(root, PermissionsExt::from_mode(0o755))?;
+        fs::create_dir_all(root)?;
+        fs::set_permissions(root, PermissionsExt::from_mode(0o755))?;
         let folders = HashMap::from([(PathBuf::new(), None)]);
         let (links, buffer) = (BTreeMap::new(), vec![0; 64 << 10]);
         let (n_entries, names_bytes, size_bytes) = (0, 0, 0);
@@ -103,7 +104,7 @@ impl<'a> Tree<'a> {
                 if inner != path {
                     self.make_folder(parent, &entry.name)?;
                     self.make_way(path, &entry.name)?;
-                    fs_err::hard_link(existing, self.root.join(path))?;
+                    fs::hard_link(existing, self.root.join(path))?;
                 }
             }
             Kind::Special(what) => return Err(self.refuse(&entry.name, Refusal::Special(what))),
@@ -120,7 +121,7 @@ impl<'a> Tree<'a> {
             if link.symlink_metadata().is_ok() {
                 return Err(self.refuse(&entry, Refusal::InTheWay));
             }
-            symlink(name::to_path(&target), link)?;
+            fs::os::unix::fs::symlink(name::to_path(&target), link)?;
         }
         for (path, modified) in &self.folders {
             if let Some(modified) = modified {
@@ -139,14 +140,14 @@ impl<'a> Tree<'a> {
         }
         self.count_name(path.as_os_str().len())?;
         let folder = self.root.join(path);
-        match fs_err::create_dir(&folder) {
+        match fs::create_dir(&folder) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(self.refuse(entry, Refusal::InTheWay));
             }
             Err(error) => return Err(error.into()),
         }
-        fs_err::set_permissions(&folder, PermissionsExt::from_mode(0o755))?;
+        fs::set_permissions(&folder, PermissionsExt::from_mode(0o755))?;
         self.folders.insert(path.to_owned(), None);
         Ok(())
     }
@@ -156,7 +157,7 @@ impl<'a> Tree<'a> {
     fn make_way(&self, path: &Path, entry: &[u8]) -> Result<(), UnpackError> {
         let file = self.root.join(path);
         match file.symlink_metadata() {
-            Ok(metadata) if metadata.is_file() => Ok(fs_err::remove_file(file)?),
+            Ok(metadata) if metadata.is_file() => Ok(fs::remove_file(file)?),
             Ok(_) => Err(self.refuse(entry, Refusal::InTheWay)),
             Err(_) => Ok(()),
         }
@@ -169,6 +170,7 @@ impl<'a> Tree<'a> {
         modified: Option<SystemTime>,
         data: &mut dyn Read,
     ) -> Result<(), UnpackError> {
+        fault::point("unpack: a file")?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(self.root.join(path))?;
         loop {
             let damaged = |source| UnpackError::Damaged { archive: self.archive.to_owned(), source };
