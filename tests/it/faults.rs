@@ -127,21 +127,31 @@ pub(crate) struct Scenario {
     pub(crate) args: Vec<String>,
 }
 
+/// Returns a directory for hundreds of stores: in memory where that is possible, as none of them is to outlive anything.
+fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    let builder = tempfile::Builder::new().prefix("larder-").tempdir_in(memory);
+    builder.or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Does `args` with a fault at every step, two at a time; returns how many steps there are.
 fn at_every_step(world: &World, scenario: &Scenario, fault: &str) -> usize {
     let Scenario { name, before, damage, args } = scenario;
-    let template = Place::new(world, &format!("{name}/template"));
+    let dir = scratch();
+    let place = |part: &str| Place::at(world, &dir.path().join(part));
+    let template = place("template");
     for args in before {
         template.ok(args, name);
     }
     damage(&template);
-    let clean = Place::new(world, &format!("{name}/clean"));
+    let clean = place("clean");
     clean.become_like(&template);
     clean.ok(args, name);
     assert_eq!(clean.leftovers(), Vec::<PathBuf>::new(), "{name}, undisturbed");
+    let place = &place;
     let (next, n_done) = (AtomicUsize::new(1), AtomicUsize::new(0));
     let lane = |lane: usize| {
-        let place = Place::new(world, &format!("{name}/{lane}"));
+        let place = place(&lane.to_string());
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
             place.become_like(&template);
