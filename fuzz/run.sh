@@ -16,16 +16,13 @@ RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1" \
     cargo build --quiet --locked --target "$host" --target-dir "$target" \
     --bin lockfile --bin description --bin unpack
-cargo build --quiet --locked --target-dir "$target" --bin seeds
 
+# Each target writes its own seeds.
+LARDER_SEEDS=${LARDER_REAL:-$PWD/../target/real}:$PWD/../../shared/lockfiles
+export LARDER_SEEDS
 corpus=$target/corpus
 failed=$target/failed
-mkdir -p "$failed"
-set --
-for dir in "${LARDER_REAL:-$PWD/../target/real}" ../../shared/lockfiles; do
-    [ ! -d "$dir" ] || set -- "$@" "$dir"
-done
-"$target/debug/seeds" "$corpus" "$@"
+mkdir -p "$failed" "$corpus/lockfile" "$corpus/description" "$corpus/unpack"
 
 # Trees are made and removed some hundred times a second: in memory, where that is possible.
 TMPDIR=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo "${TMPDIR:-/tmp}")")

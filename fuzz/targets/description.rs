@@ -8,7 +8,10 @@ use larder_ops::metadata::with_fields;
 use larder_ops::package::Description;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+#[path = "../seeds.rs"]
+mod seeds;
+
+fuzz_target!(init: seeds::write("description"), |bytes: &[u8]| {
     let description = Description::parse(bytes);
     for field in ["LinkingTo", "Imports", "Depends"] {
         for package in description.packages(field) {

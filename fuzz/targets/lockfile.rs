@@ -5,7 +5,10 @@
 use larder::lockfile::Lockfile;
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+#[path = "../seeds.rs"]
+mod seeds;
+
+fuzz_target!(init: seeds::write("lockfile"), |bytes: &[u8]| {
     let Ok(text) = str::from_utf8(bytes) else { return };
     match Lockfile::parse(text) {
         Ok(lockfile) => {

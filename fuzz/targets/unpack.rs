@@ -10,7 +10,10 @@ use std::path::Path;
 use larder_ops::unpack::{Options, peek, unpack};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+#[path = "../seeds.rs"]
+mod seeds;
+
+fuzz_target!(init: seeds::write("unpack"), |bytes: &[u8]| {
     let dir = tempfile::tempdir().expect("there is room for temporary files");
     let (archive, tree) = (dir.path().join("archive"), dir.path().join("tree"));
     let tar;

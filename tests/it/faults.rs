@@ -135,7 +135,7 @@ fn scratch() -> tempfile::TempDir {
 }
 
 /// Does `args` with a fault at every step, two at a time; returns how many steps there are.
-fn at_every_step(world: &World, scenario: &Scenario, fault: &str) -> usize {
+fn at_every_step(world: &World, scenario: &Scenario, fault: &str, n_max: usize) -> usize {
     let Scenario { name, before, damage, args } = scenario;
     let dir = scratch();
     let place = |part: &str| Place::at(world, &dir.path().join(part));
@@ -154,6 +154,9 @@ fn at_every_step(world: &World, scenario: &Scenario, fault: &str) -> usize {
         let place = place(&lane.to_string());
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
+            if n > n_max {
+                break;
+            }
             place.become_like(&template);
             let output = place.command(args).env("LARDER_FAULT", format!("{fault}:{n}")).output().unwrap();
             let when = format!("{name}, {fault} at step {n}");
@@ -164,8 +167,6 @@ fn at_every_step(world: &World, scenario: &Scenario, fault: &str) -> usize {
                 if is_over {
                     break;
                 }
-            } else if output.status.success() && n > 1000 {
-                break;
             } else {
                 let code = output.status.code();
                 assert!(matches!(code, Some(0 | 1 | 3)), "{when}: {}", shown(&output));
@@ -262,9 +263,38 @@ fn killed_before_any_step_on_the_disk_a_run_is_made_good_by_the_next() {
     let r = FakeR::working(&world);
     let mut counts = Vec::new();
     for scenario in scenarios(&world, &r) {
-        counts.push((scenario.name, at_every_step(&world, &scenario, "kill")));
+        counts.push((scenario.name, at_every_step(&world, &scenario, "kill", usize::MAX)));
+        println!("{}: killed {} times", scenario.name, counts[counts.len() - 1].1);
     }
     let n: usize = counts.iter().map(|(_, n)| n).sum();
     println!("killed {n} times: {counts:?}");
     assert!(n >= 200, "{counts:?}");
+}
+
+#[test]
+fn where_the_disk_fails_at_any_step_the_run_says_so_and_the_next_one_makes_it_good() {
+    if !cfg!(feature = "faults") {
+        return skip("the command was built without the feature `faults`");
+    }
+    let world = World::new();
+    let r = FakeR::working(&world);
+    let mut n = 0;
+    for scenario in scenarios(&world, &r) {
+        let fault = match scenario.name {
+            "upgrade" | "rollback" => "EIO",
+            "adopt" | "next generation" => "ENOSPC",
+            _ => continue,
+        };
+        let points = world.path(&format!("points of {}", scenario.name));
+        let listed = Place::new(&world, "listed");
+        for args in &scenario.before {
+            listed.ok(args, scenario.name);
+        }
+        let fault_list = format!("list:{}", points.display());
+        assert!(listed.command(&scenario.args).env("LARDER_FAULT", fault_list).status().unwrap().success());
+        let n_points = fs::read_to_string(&points).unwrap().lines().count();
+        fs::remove_dir_all(listed.path("")).unwrap();
+        n += at_every_step(&world, &scenario, fault, n_points);
+    }
+    println!("failed {n} times");
 }

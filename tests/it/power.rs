@@ -131,10 +131,10 @@ fn lose_power(mode: &str, every: usize) {
 
 #[test]
 fn after_a_loss_of_power_the_next_run_succeeds_and_loads_nothing_broken() {
-    lose_power("ordered", 5);
+    lose_power("ordered", 14);
 }
 
 #[test]
 fn so_it_does_where_the_file_system_writes_names_before_contents() {
-    lose_power("writeback", 11);
+    lose_power("writeback", 28);
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::fault::fs;
 
 use super::entry::{self, Examined, Problem, Wrong};
-use super::{CONFIGS, Configs, PLATFORM, Sidecar, SourceLock, Store, scan};
+use super::{CONFIGS, Configs, PLATFORM, Sidecar, SourceLock, Store, scan, staging};
 use crate::digest::Sha256Digest;
 use crate::facets;
 use crate::fs::{make_read_only, remove_all};
@@ -92,6 +92,9 @@ impl Verified {
 
 /// Checks the store at `root`, on all cores. `progress` is told how many sources of how many are done.
 pub fn verify(root: &Path, options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> io::Result<Verified> {
+    if options.repairs {
+        staging::sweep(root);
+    }
     let (mut verified, mut sources) = (Verified::default(), Vec::new());
     for (platform, dir) in platforms(root)? {
         let store = Store::open(root, platform, "");
