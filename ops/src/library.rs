@@ -15,7 +15,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use crate::fs::remove_all;
 use crate::key::Reference;
@@ -156,6 +156,7 @@ impl Library {
 
     fn locked(place: Place, platform: &str, lock: fs::File) -> Result<Self, LibraryError> {
         let root = place.root()?;
+        remove_all(&root.join(PRIVATE).join(record::NEW))?;
         // Whatever is in staging now has lost its owner, as the owner had the lock.
         match &place.generations {
             Some(generations) => generations.sweep()?,

@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 
 use larder_ops::package::{PackageName, PackageNameError};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::r_values::{Flag, Metadata, Size, SystemPackages, Text, Texts};
@@ -62,19 +63,53 @@ struct RawDependency<'a> {
 
 /// Reads the entries that are packages (not `deps`), each with its index in the file, counted from 1.
 pub(super) fn parse(text: &str) -> Result<Vec<(usize, Entry)>, LockfileError> {
-    let document: Document<Vec<RawEntry<'_>>> = match serde_json::from_str(text) {
+    let document: Document<Entries> = match serde_json::from_str(text) {
         Ok(document) => document,
         Err(error) => return Err(locate(text, error)),
     };
     check_head(&document)?;
-    let packages = document.packages.unwrap_or_default();
-    if packages.is_empty() {
-        return Err(LockfileError::NoPackages);
+    match document.packages {
+        Some(Entries { n: 1.., checked }) => checked,
+        _ => Err(LockfileError::NoPackages),
     }
-    let mut names = Names::default();
-    let checked =
-        (1..).zip(packages).map(|(index, raw)| Ok(check(index, raw, &mut names)?.map(|entry| (index, entry))));
-    checked.filter_map(Result::transpose).collect()
+}
+
+/// The entries, checked one by one while they are read: of a text made to fill the memory only little is kept.
+struct Entries {
+    n: usize,
+    checked: Result<Vec<(usize, Entry)>, LockfileError>,
+}
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of packages")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries, A::Error> {
+                let (mut n, mut entries, mut names) = (0, Vec::new(), Names::default());
+                while let Some(raw) = seq.next_element::<RawEntry<'_>>()? {
+                    n += 1;
+                    match check(n, raw, &mut names) {
+                        Ok(entry) => entries.extend(entry.map(|entry| (n, entry))),
+                        Err(error) => {
+                            // That the text is no JSON at all is the better message.
+                            while seq.next_element::<IgnoredAny>()?.is_some() {}
+                            return Ok(Entries { n, checked: Err(error) });
+                        }
+                    }
+                }
+                Ok(Entries { n, checked: Ok(entries) })
+            }
+        }
+
+        deserializer.deserialize_seq(List)
+    }
 }
 
 fn check_head<P>(document: &Document<P>) -> Result<(), LockfileError> {
