@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 
-use fs_err as fs;
+use crate::fault::fs;
 use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};

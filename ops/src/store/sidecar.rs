@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use fs_err as fs;
+use crate::fault::fs;
 use serde::Serialize;
 
 use super::Sidecar;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use fs_err as fs;
+use crate::fault::fs;
 use fs_err::os::unix::fs::symlink;
 
 use super::{Depth, FORMAT, INDEX, ImportError, Index, Listed, Moved};

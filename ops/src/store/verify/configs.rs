@@ -2,7 +2,7 @@
 
 use std::io;
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use crate::digest::Sha256Digest;
 use crate::fs::remove_all;
