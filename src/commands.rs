@@ -97,6 +97,10 @@ impl From<io::Error> for CommandError {
 
 /// Runs the command that was typed.
 pub fn main(env: &Env) -> ExitCode {
+    #[cfg(feature = "faults")]
+    if let Some(fault) = env.get("LARDER_FAULT").and_then(OsStr::to_str) {
+        larder_ops::fault::arm(fault).expect("a test says what is to fail");
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

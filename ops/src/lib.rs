@@ -67,6 +67,7 @@ pub mod blobs;
 pub mod digest;
 pub mod explain;
 pub mod facets;
+pub mod fault;
 pub mod fetch;
 pub mod fs;
 pub mod install;

@@ -121,9 +121,9 @@ pub struct Spec {
     /// The `@`-entries of a build from source.
     pub special: ConfigMap,
     /// What it needs, `LinkingTo` included.
-    pub dependencies: Vec<PackageName>,
+    pub dependencies: Arc<[PackageName]>,
     /// What goes into its DESCRIPTION.
-    pub metadata: BTreeMap<String, String>,
+    pub metadata: Arc<BTreeMap<String, String>>,
     /// Further arguments of `R CMD INSTALL`.
     pub install_args: Vec<String>,
     /// Whether to build it although the store has it.
@@ -494,7 +494,7 @@ impl Op for PackageOp {
         }
         let how = self.how(key);
         let view: BTreeMap<PackageName, PathBuf> =
-            closure.iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
+            inputs.closure().iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
         cx.report(Progress::Building);
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;

@@ -44,7 +44,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use fs_err as fs;
+use crate::fault::fs;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;

@@ -14,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use fs_err as fs;
+use crate::fault::fs;
 use serde::{Deserialize, Serialize};
 
 use crate::fs::{remove_all, walk, write_atomically};

@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fs_err as fs;
+use crate::fault::{self, fs};
 use rustix::fs::{CWD, RenameFlags};
 
 use super::generations::{GENERATIONS_KEPT, Generations};
@@ -106,6 +106,11 @@ impl Library {
         let staging = self.root.join(PRIVATE).join("staging");
         fs::create_dir_all(&staging)?;
         place_all(&change.put, linker, |put| staging.join(&put.package))?;
+        if linker.has_copied() || change.put.iter().any(|put| put.what == What::Foreign) {
+            // Names are in the file system's journal before the record is; what was copied is not.
+            fault::point("library: syncfs")?;
+            rustix::fs::syncfs(fs::File::open(&staging)?).map_err(io::Error::from)?;
+        }
         let changed = changed(change);
         self.record.pending.extend(changed.iter().cloned());
         self.record.write_pending(&self.root)?;
@@ -146,6 +151,7 @@ fn replace(staging: &Path, root: &Path, package: &PackageName) -> io::Result<()>
     if place.symlink_metadata().is_err() {
         return fs::rename(staged, place);
     }
+    fault::point("library: exchange")?;
     // A directory cannot be renamed over another. Exchanged, the old one is in staging, to be removed.
     if rustix::fs::renameat_with(CWD, &staged, CWD, &place, RenameFlags::EXCHANGE).is_ok() {
         return Ok(());
@@ -168,7 +174,7 @@ fn place_all(all: &[Put], linker: &Linker, place: impl Fn(&Put) -> PathBuf + Syn
                 (What::Stored(_), _) => linker.link_tree(&put.tree, &place)?,
                 // It leads into the store, or wherever its owner wanted; the library that has it may go.
                 _ if put.tree.is_symlink() => {
-                    fs_err::os::unix::fs::symlink(fs::canonicalize(&put.tree)?, place)?;
+                    fs::os::unix::fs::symlink(fs::canonicalize(&put.tree)?, place)?;
                 }
                 (What::InLibrary(_), LinkMode::Symlink) => sharing.link_tree(&put.tree, &place)?,
                 (What::InLibrary(_), _) => linker.link_tree(&put.tree, &place)?,

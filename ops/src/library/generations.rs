@@ -17,7 +17,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use fs_err as fs;
+use crate::fault::{self, fs};
 use rustix::fs::{CWD, RenameFlags};
 
 use super::place::{Place, Wait};
@@ -241,7 +241,7 @@ impl Generations {
         let first = this.numbers()?.last().map_or(0, |last| last + 1);
         let tree = this.tree(first);
         remove_all(&tree)?;
-        fs_err::os::unix::fs::symlink(this.link_text(first), &tree)?;
+        fs::os::unix::fs::symlink(this.link_text(first), &tree)?;
         if let Err(source) = this.take_place_of(place, first) {
             let _ = fs::remove_file(&tree);
             return Err(LibraryError::NotExchanged { path: place.to_owned(), source });
@@ -253,6 +253,7 @@ impl Generations {
     /// that directory where the symlink leads.
     fn take_place_of(&self, place: &Path, first: u32) -> io::Result<()> {
         let tree = self.tree(first);
+        fault::point("generations: exchange")?;
         match rustix::fs::renameat_with(CWD, &tree, CWD, place, RenameFlags::EXCHANGE) {
             Ok(()) => Ok(()),
             Err(error) if !packages_in(place)?.is_empty() => Err(error.into()),
@@ -260,7 +261,7 @@ impl Generations {
             Err(_) => {
                 fs::remove_file(&tree)?;
                 fs::rename(place, &tree)?;
-                fs_err::os::unix::fs::symlink(self.link_text(first), place)
+                fs::os::unix::fs::symlink(self.link_text(first), place)
             }
         }
     }
@@ -275,6 +276,7 @@ impl Generations {
 
     /// Makes a generation that is complete the current one. It is on the disk before it can be seen.
     pub(super) fn finish(&self, number: u32) -> io::Result<()> {
+        fault::point("generations: syncfs")?;
         rustix::fs::syncfs(fs::File::open(self.tree(number))?)?;
         self.switch(number)?;
         remove_all(&self.marker(number))
@@ -283,8 +285,9 @@ impl Generations {
     fn switch(&self, number: u32) -> io::Result<()> {
         let next = self.dir().join("next");
         remove_all(&next)?;
-        fs_err::os::unix::fs::symlink(self.link_text(number), &next)?;
+        fs::os::unix::fs::symlink(self.link_text(number), &next)?;
         fs::rename(&next, &self.place)?;
+        fault::point("generations: flush the place")?;
         fs::File::open(self.place.parent().unwrap_or(Path::new("/")))?.sync_all()
     }
 
@@ -313,7 +316,7 @@ fn pin_links(library: &Path) -> io::Result<()> {
             Ok(target) if target.is_relative() => {
                 let pinned = library.join(PRIVATE).join("pinned");
                 remove_all(&pinned)?;
-                fs_err::os::unix::fs::symlink(fs::canonicalize(&place)?, &pinned)?;
+                fs::os::unix::fs::symlink(fs::canonicalize(&place)?, &pinned)?;
                 fs::rename(pinned, place)?;
             }
             _ => {}

@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use super::generations::Generations;
 use super::{LibraryError, PRIVATE};

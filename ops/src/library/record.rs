@@ -4,17 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
-use fs_err as fs;
-
 use super::{LibraryError, PRIVATE, has_package};
 use crate::digest::Sha256Digest;
-use crate::fs::{remove_all, write_atomically};
+use crate::fault::{self, fs};
+use crate::fs::remove_all;
 use crate::key::Reference;
 use crate::package::PackageName;
 
 const RECORD: &str = ".packages.json";
 const PENDING: &str = "pending.json";
 const PLATFORM: &str = "platform.json";
+/// A record that is being written.
+pub(super) const NEW: &str = "new";
 
 /// The record of what larder put into a library, as it was when it was read.
 #[derive(Debug, Clone, Default)]
@@ -77,16 +78,20 @@ impl Record {
     }
 
     pub(super) fn write_platform(&self, library: &Path) -> io::Result<()> {
-        write_json(&library.join(PRIVATE).join(PLATFORM), &self.platform)
+        write_json(library, &Path::new(PRIVATE).join(PLATFORM), &self.platform)
     }
 
     pub(super) fn write_pending(&self, library: &Path) -> io::Result<()> {
-        let path = library.join(PRIVATE).join(PENDING);
-        if self.pending.is_empty() { remove_all(&path) } else { write_json(&path, &self.pending) }
+        let name = Path::new(PRIVATE).join(PENDING);
+        if self.pending.is_empty() {
+            remove_all(&library.join(name))
+        } else {
+            write_json(library, &name, &self.pending)
+        }
     }
 
     pub(super) fn write_entries(&self, library: &Path) -> io::Result<()> {
-        write_json(&library.join(RECORD), &self.entries)
+        write_json(library, Path::new(RECORD), &self.entries)
     }
 
     /// Returns the hash of the source that a package in the library was made from.
@@ -110,6 +115,12 @@ fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T,
     }
 }
 
-fn write_json(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
-    write_atomically(path, &serde_json::to_vec_pretty(value)?)
+/// Replaces a file of a library, flushed before it gets its name. The caller has the library's lock, so that one name
+/// is enough for what is not finished: whoever is killed leaves at most one such file.
+fn write_json(library: &Path, name: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+    let new = library.join(PRIVATE).join(NEW);
+    fs::write(&new, serde_json::to_vec_pretty(value)?)?;
+    fault::point("library: flush a record")?;
+    fs::File::open(&new)?.sync_data()?;
+    fs::rename(new, library.join(name))
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use super::place::lock_shared;
 use super::{LibraryError, Record, has_package};

@@ -118,7 +118,9 @@ impl CacheManager<PackageOp> for StoreCache {
     }
 
     async fn remember(&self, key: &Key, output: u32, selector: Option<&str>, digest: &Key) -> Result<(), OpError> {
-        if let (Some(key), Key::Interface(digest)) = (key.wanted(), digest) {
+        // What one run makes of a package outside its lockfile may be nothing at all.
+        let is_result = !matches!(key, Key::Extra { .. });
+        if let (Some(key), Key::Interface(digest)) = (key.wanted().filter(|_| is_result), digest) {
             self.store.remember_digest(key, output, selector, *digest);
         }
         Ok(())

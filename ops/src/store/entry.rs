@@ -17,7 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use fs_err as fs;
+use crate::fault::{self, fs};
 
 use super::manifest::{Item, Manifest, ManifestError};
 use super::scan::{self, Scan, Seen};
@@ -132,6 +132,7 @@ impl Store {
         self.write_platform(&scratch)?;
         write(&scratch, &self.manifest_path(package, reference), &text)?;
         self.add_config(&scratch, package, reference, &sidecar)?;
+        fault::point("complete: syncfs")?;
         rustix::fs::syncfs(fs::File::open(&dir)?).map_err(io::Error::from)?;
         write_flushed(&scratch, &self.sidecar_path(package, reference), &seal(&sidecar)?)?;
         Ok(())
@@ -329,8 +330,10 @@ pub(super) fn write(scratch: &StagingDir, path: &Path, bytes: &[u8]) -> io::Resu
 /// As [`write`], and flushed: content before the name, then the name.
 pub(super) fn write_flushed(scratch: &StagingDir, path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = scratch.path().join("new");
+    fault::point("write_flushed: create")?;
     let mut file = fs::File::create(&new)?;
     file.write_all(bytes)?;
+    fault::point("write_flushed: flush")?;
     file.sync_data()?;
     fs::rename(new, path)?;
     flush_dir(path.parent().expect("a file has a directory"))
@@ -338,6 +341,7 @@ pub(super) fn write_flushed(scratch: &StagingDir, path: &Path, bytes: &[u8]) -> 
 
 /// Flushes the names in a directory. A file system that does not know how is trusted with them.
 pub(super) fn flush_dir(dir: &Path) -> io::Result<()> {
+    fault::point("flush a directory")?;
     match fs::File::open(dir)?.sync_all() {
         Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
         other => other,

@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fs_err as fs;
+use crate::fault::fs;
 use fs_err::os::unix::fs::OpenOptionsExt;
 
 use super::manifest::{Item, Manifest};

@@ -9,14 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use super::entry::{self, Examined, Problem, Wrong};
 mod configs;
 #[cfg(test)]
 mod tests;
 
-use super::{CONFIGS, PLATFORM, SourceLock, Store, scan, sidecar};
+use super::{CONFIGS, PLATFORM, SourceLock, Store, scan, sidecar, staging};
 use crate::digest::Sha256Digest;
 use crate::facets;
 use crate::fs::make_read_only;
@@ -96,6 +96,9 @@ impl Verified {
 
 /// Checks the store at `root`, on all cores. `progress` is told how many sources of how many are done.
 pub fn verify(root: &Path, options: &Options, progress: &(dyn Fn(usize, usize) + Sync)) -> io::Result<Verified> {
+    if options.repairs {
+        staging::sweep(root);
+    }
     let (mut verified, mut sources) = (Verified::default(), Vec::new());
     for (platform, dir) in platforms(root)? {
         let store = Store::open(root, platform, "");
