@@ -53,7 +53,7 @@ fn kept(store: &Store, depth: Depth, key: &PackageKey, library: &Path) -> Result
         Depth::Full => {
             let done = stored(store, depth, key)?;
             if done.is_some() && store.is_copy(package, reference, &there) == Some(false) {
-                return Ok(done);
+                return Ok(done.map(|done| Done { how: How::Restored, ..done }));
             }
             done.and_then(|done| done.tree)
         }
