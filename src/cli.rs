@@ -112,6 +112,57 @@ pub(crate) enum StoreCommand {
     Populate(ExchangeArgs),
     /// Give the store what another tool has installed for a lockfile
     Ingest(ExchangeArgs),
+    /// Check that everything is as it was stored: every byte, every record; ends with 1 if not
+    Verify(VerifyArgs),
+    /// Write packages with all that they need to standard output, for another store
+    Export(ExportArgs),
+    /// Take in from standard input what `export` wrote, in whole or not at all
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The packages [default: all of the lockfile or library]
+    #[arg(value_name = "PKG", value_parser = PackageName::parse, required_unless_present_any = ["lockfile", "library"])]
+    pub packages: Vec<PackageName>,
+    /// Export what this lockfile asks for [default: what was used last]
+    #[arg(long, value_name = "FILE", conflicts_with = "library")]
+    pub lockfile: Option<PathBuf>,
+    /// Export what this library holds
+    #[arg(long, value_name = "DIR")]
+    pub library: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The R that the packages are for [default: R on PATH]
+    #[arg(long, env = "LARDER_R", value_name = "PATH", hide_env_values = true)]
+    pub r: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Take it in although it is for another platform than this machine's
+    #[arg(long)]
+    pub any_platform: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The R that the packages are for [default: R on PATH]
+    #[arg(long, env = "LARDER_R", value_name = "PATH", hide_env_values = true)]
+    pub r: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The packages to check [default: all]
+    #[arg(value_name = "PKG", value_parser = PackageName::parse)]
+    pub packages: Vec<PackageName>,
+    /// Set broken entries aside, and put right what can be
+    #[arg(long)]
+    pub repair: bool,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -156,6 +207,9 @@ pub(crate) struct SolveArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How packages get from the store into the library: auto, reflink, hardlink, symlink or copy")]
     pub link: Link,
+    /// Read every byte of what is loaded, and build again what is not as it was stored
+    #[arg(long, env = "LARDER_VERIFY", hide_env_values = true)]
+    pub verify: bool,
     #[command(flatten)]
     pub change: ChangeArgs,
     /// How long one package may build, such as 90m or 2h

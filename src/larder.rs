@@ -18,7 +18,8 @@ use larder_ops::link::LinkMode;
 use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
-use larder_ops::store::{Configs, Sidecar, Store};
+use larder_ops::store::transfer::{ExportError, ImportError};
+use larder_ops::store::{Configs, Depth, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
 use larder_ops::workers::Workers;
 
@@ -33,6 +34,7 @@ mod journal;
 mod reference;
 mod run;
 mod tell;
+mod transfer;
 mod update;
 
 use engine::{Engine, Engines};
@@ -42,11 +44,22 @@ pub use changes::{Refresh, Replaced};
 pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
 pub use journal::Events;
 pub use run::Run;
+pub use transfer::From;
 
 /// How many downloads go on at once.
 const DOWNLOADS_MAX: u32 = 12;
 
 /// What a [`Larder`] works with; the same for all that it solves.
+///
+/// ```
+/// use larder::larder::Config;
+/// use larder_ops::link::LinkMode;
+///
+/// let mut config = Config::new("/var/cache/larder", [("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]);
+/// config.jobs = 4;
+/// config.is_offline = true;
+/// config.link = Some(LinkMode::Symlink);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The store's directory; made when something is stored.
@@ -71,6 +84,8 @@ pub struct Config {
     pub env: Vec<(OsString, OsString)>,
     /// The user's Makevars: honoured, and part of every key.
     pub makevars: Option<PathBuf>,
+    /// Whether to read every byte of what is loaded, and build again what is not as it was stored.
+    pub verifies: bool,
 }
 
 impl Config {
@@ -88,11 +103,24 @@ impl Config {
             build_timeout: Duration::from_secs(60 * 60),
             env: env.into_iter().collect(),
             makevars: None,
+            verifies: false,
         }
     }
 }
 
 /// What is wanted of one lockfile.
+///
+/// ```
+/// use larder::larder::Request;
+/// use larder::{ExportMode, OnFailure};
+/// use larder_ops::package::PackageName;
+///
+/// let mut request = Request::new("library");
+/// request.on_failure = OnFailure::KeepGoing;
+/// request.rebuild.insert(PackageName::parse("Rcpp")?);
+/// request.export = Some(ExportMode::Max);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The library; made if it does not exist.
@@ -164,6 +192,12 @@ pub enum Error {
     /// Without network something is missing.
     #[error("{} neither stored nor downloaded before, and this run is offline: {}", n_packages(.0.len()), names(.0))]
     Offline(Vec<PackageName>),
+    /// Entries cannot be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// An export is not taken in.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The file system refused; the message has the path.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -185,12 +219,15 @@ fn names(packages: &[PackageName]) -> String {
 impl Error {
     /// Says whether the lockfile or the request is at fault, not the machine.
     pub fn is_usage(&self) -> bool {
+        use ImportError::{Damaged, NotAnExport, OtherPlatform, Refused};
         use LibraryError::{IsGeneration, NoGenerations, NoSuchGeneration};
         matches!(
             self,
             Self::Plan(_)
                 | Self::ReferenceIsLibrary(_)
                 | Self::Library(IsGeneration { .. } | NoGenerations(_) | NoSuchGeneration { .. })
+                | Self::Export(ExportError::Missing(_) | ExportError::Nothing)
+                | Self::Import(NotAnExport(_) | OtherPlatform { .. } | Damaged(_) | Refused { .. })
         )
     }
 
@@ -208,6 +245,15 @@ impl Error {
             Self::Offline(_) => {
                 Some("run once without `--offline`, or give a `--mirror` that is a directory".to_owned())
             }
+            Self::Export(ExportError::Missing(_)) => Some(
+                "build them first; or say with `--lockfile` or `--library` which of their builds are meant".to_owned(),
+            ),
+            Self::Import(ImportError::Damaged(_) | ImportError::Refused { .. }) => {
+                Some("nothing was imported; copy the file again, or export again".to_owned())
+            }
+            Self::Import(ImportError::OtherPlatform { .. }) => Some(
+                "`--any-platform` takes it in all the same, for machines of that kind that use this store".to_owned(),
+            ),
             Self::Plan(PlanError::LinkedNowhere { linked, .. }) => {
                 Some(format!("add `{linked}` to the lockfile: write it again with `pak::lockfile_create()`"))
             }
@@ -238,6 +284,31 @@ impl Error {
 }
 
 /// A store and an R, ready to turn lockfiles into libraries.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use larder::larder::{Config, Larder, Request};
+/// use larder::lockfile::Lockfile;
+///
+/// # async fn example(one: Lockfile, two: Lockfile) -> Result<(), Box<dyn std::error::Error>> {
+/// let path = ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into());
+/// let larder = Arc::new(Larder::open(Config::new("/var/cache/larder", [path]))?);
+///
+/// // What would be done, and why. Changes nothing.
+/// let plan = larder.plan(&one, &Request::new("library"))?;
+/// for vertex in plan.vertices() {
+///     println!("{} {}: {}", vertex.spec.package, vertex.action.as_str(), vertex.because);
+/// }
+///
+/// // Two libraries at once: what both need is built once.
+/// let runs = [larder.solve(&one, Request::new("library")), larder.solve(&two, Request::new("worker"))];
+/// for run in runs {
+///     println!("{:?}", run.finish().await?.outcome);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Larder {
     config: Config,
@@ -391,6 +462,7 @@ impl Larder {
                 makevars: self.config.makevars.clone(),
                 timeout: self.config.build_timeout,
             },
+            depth: if self.config.verifies { Depth::Full } else { Depth::Glance },
         }
     }
 

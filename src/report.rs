@@ -8,6 +8,16 @@ use larder_ops::wire::Graph;
 use crate::event::{Outcome, Settled};
 
 /// The end of a run, for its caller and for the summary that people read.
+///
+/// ```
+/// use larder::event::Outcome;
+/// use larder::report::{Report, RunOutcome};
+///
+/// let mut report = Report::default();
+/// report.counts.count(Outcome::Loaded);
+/// assert_eq!((report.outcome, report.counts.finished()), (RunOutcome::Ok, 1));
+/// assert!(report.failed.is_empty());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
     /// How the run as a whole ended.

@@ -131,7 +131,6 @@ impl<O: Op<Output: fmt::Debug, Error: fmt::Debug>> fmt::Debug for Outcome<O> {
 /// How a whole run ended: every vertex is settled.
 pub struct Report<O: Op> {
     settled: Box<[Option<Settled<O>>]>,
-    ids: Box<[VertexId]>,
 }
 
 impl<O: Op> Report<O> {
@@ -140,12 +139,12 @@ impl<O: Op> Report<O> {
     pub fn of<V>(dag: &Dag<V>, mut told: HashMap<VertexId, Settled<O>>) -> Self {
         let unheard = || Settled { key: None, outcome: Outcome::Stopped, duration: Duration::ZERO };
         let settled = dag.vertices().map(|vertex| Some(told.remove(&vertex).unwrap_or_else(unheard)));
-        Self::new(settled.collect(), dag.vertices())
+        Self::new(settled.collect())
     }
 
     /// Takes over a table in which nothing is missing.
-    pub(crate) fn new(settled: Vec<Option<Settled<O>>>, ids: impl Iterator<Item = VertexId>) -> Self {
-        Self { settled: settled.into(), ids: ids.collect() }
+    pub(crate) fn new(settled: Vec<Option<Settled<O>>>) -> Self {
+        Self { settled: settled.into() }
     }
 
     /// Returns how `vertex` ended.
@@ -160,7 +159,7 @@ impl<O: Op> Report<O> {
 
     /// Returns how every vertex ended, by index.
     pub fn iter(&self) -> impl Iterator<Item = (VertexId, &Settled<O>)> + '_ {
-        self.ids.iter().map(|vertex| (*vertex, self.settled(*vertex)))
+        (0..self.settled.len()).map(VertexId::new).map(|vertex| (vertex, self.settled(vertex)))
     }
 
     /// Returns the vertices that failed themselves, by index.

@@ -210,7 +210,7 @@ impl<O: Op> Sink<O> for Histories<O> {
             What::Settled(outcome) => {
                 let open = self.open.entry(build).or_default().remove(&vertex);
                 let duration = open.map_or(Duration::ZERO, |open| open.since.elapsed());
-                let key = core.node(note.node).and_then(|node| node.key.clone());
+                let key = core.key(note.node).cloned();
                 self.push(core, build, vertex, Told::Ended(Box::new(Settled { key, outcome, duration })));
             }
             What::Finished => {}

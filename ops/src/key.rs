@@ -2,6 +2,30 @@
 //!
 //! The definitions here are a file format: another implementation computes the same hashes, and a store that
 //! larder filled must be readable by it. `tests/it/golden.rs` holds them to its vectors.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use larder_ops::digest::Sha256Digest;
+//! use larder_ops::key::{ConfigMap, PackageKey, Reference};
+//! use larder_ops::package::PackageName;
+//!
+//! let key = |name: &str, version: &str, linked: &[&Arc<PackageKey>]| {
+//!     let source = Sha256Digest::of_fields(["standard", name, version, ""]);
+//!     let linked = linked.iter().map(|key| Arc::clone(key)).collect();
+//!     let name = PackageName::parse(name).expect("a good name");
+//!     Arc::new(PackageKey::new(name, version.to_owned(), source, linked, &ConfigMap::default()))
+//! };
+//! let (old, new) = (key("Rcpp", "1.0.14", &[]), key("Rcpp", "1.0.15", &[]));
+//! let (before, after) = (key("later", "1.4.2", &[&old]), key("later", "1.4.2", &[&new]));
+//! // The same source, but not the same build.
+//! assert_eq!(before.reference().source, after.reference().source);
+//! assert_ne!(before.reference().config, after.reference().config);
+//! // A manifest names it by its place in the store.
+//! let text = after.reference().to_string();
+//! assert_eq!(text.parse::<Reference>()?, after.reference());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -8,6 +8,27 @@
 //! execute        built (or a prebuilt package checked), made read-only, published
 //! ```
 //!
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use larder_graph::{Config, Dag, JobOptions, Limits, Solver};
+//! use larder_ops::op::{CPU, Commission, NETWORK, PackageOp, Spec, StoreCache, Workshop};
+//!
+//! # async fn example(workshop: Workshop, commission: Commission, plan: Dag<Spec>)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let (workshop, commission) = (Arc::new(workshop), Arc::new(commission));
+//! let limits = Limits::new().pool(CPU, 4).pool(NETWORK, 8);
+//! let solver = Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop.store), workshop.depth)));
+//! let dag = plan.map(|_, spec| PackageOp::new(spec.clone(), Arc::clone(&workshop), Arc::clone(&commission)));
+//! let targets: Vec<_> = dag.vertices().collect();
+//! let job = solver.job("library", JobOptions::default())?;
+//! for done in job.build(dag, &targets).await?.outputs {
+//!     println!("{}: {:?} {:?}", done.package, done.how, done.tree);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! It does not know the other vertices' work, and nothing of the library but that a package may be there. Several runs
 //! share a [`Workshop`] and the results of one solver; what is one run's own is its [`Commission`].
 
@@ -28,7 +49,7 @@ use crate::library::{Lease, Record, ReferenceLibrary, has_package};
 use crate::package::PackageName;
 use crate::process::Output;
 use crate::recipe::{Recipe, provided_key};
-use crate::store::{BuiltAgainst, OnExisting, Sidecar, Store};
+use crate::store::{BuiltAgainst, Depth, OnExisting, Sidecar, Store};
 
 mod cache;
 mod error;
@@ -57,6 +78,8 @@ pub struct Workshop {
     pub fetcher: Fetcher,
     /// Runs builds.
     pub builder: Builder,
+    /// How closely what is loaded is looked at.
+    pub depth: Depth,
 }
 
 /// What is one run's own. None of it may show in a result, since another run may come to share that.
@@ -98,9 +121,9 @@ pub struct Spec {
     /// The `@`-entries of a build from source.
     pub special: ConfigMap,
     /// What it needs, `LinkingTo` included.
-    pub dependencies: Vec<PackageName>,
+    pub dependencies: Arc<[PackageName]>,
     /// What goes into its DESCRIPTION.
-    pub metadata: BTreeMap<String, String>,
+    pub metadata: Arc<BTreeMap<String, String>>,
     /// Further arguments of `R CMD INSTALL`.
     pub install_args: Vec<String>,
     /// Whether to build it although the store has it.
@@ -460,14 +483,16 @@ impl Op for PackageOp {
             () = cx.stop().requested() => return Err(OpError::Stopped),
         };
         // Another process may have built it while this one waited.
-        if !self.spec.is_rebuilt
-            && let Some(done) = cache::stored(&self.workshop.store, key)
-        {
-            return Ok(Arc::new(done));
+        if !self.spec.is_rebuilt {
+            match cache::stored(store, self.workshop.depth, key) {
+                Ok(Some(done)) => return Ok(Arc::new(done)),
+                Ok(None) => {}
+                Err(broken) => drop(store.set_aside(key.package(), key.reference(), &broken)?),
+            }
         }
         let how = self.how(key);
         let view: BTreeMap<PackageName, PathBuf> =
-            closure.iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
+            inputs.closure().iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
         cx.report(Progress::Building);
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
@@ -519,7 +544,7 @@ impl PackageOp {
             install_args: &self.spec.install_args,
             scratch: prepared.staging.path(),
             log,
-            output: self.output(log, cx),
+            output: Self::output(log, cx),
         };
         if prepared.is_binary {
             if !self.spec.metadata.is_empty() && prepared.package_dir.join("Meta/package.rds").is_file() {
@@ -534,7 +559,7 @@ impl PackageOp {
     }
 
     /// Returns who listens to what a build writes.
-    fn output(&self, log: &Path, cx: &Context<Self>) -> Output {
+    fn output(log: &Path, cx: &Context<Self>) -> Output {
         let (cx, log, number) = (cx.clone(), Arc::from(log), AtomicU64::new(0));
         Arc::new(move |from, text| {
             let (log, number) = (Arc::clone(&log), number.fetch_add(1, Ordering::Relaxed));
@@ -584,8 +609,7 @@ impl PackageOp {
     /// Tells what of the view is in the store, by its place there.
     fn dependencies(view: &BTreeMap<PackageName, PathBuf>) -> BTreeMap<PackageName, BuiltAgainst> {
         let against = |name: &PackageName, tree: &PathBuf| {
-            let sidecar = fs_err::read(tree.with_extension("json")).ok()?;
-            let sidecar: Sidecar = serde_json::from_slice(&sidecar).ok()?;
+            let sidecar = Sidecar::of_tree(tree)?;
             let source = tree.parent()?.file_name()?.to_str()?.parse().ok()?;
             let config = tree.file_name()?.to_str()?.parse().ok()?;
             let reference = crate::key::Reference { source, config };

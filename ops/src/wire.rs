@@ -320,7 +320,7 @@ mod tests {
     use super::*;
     use crate::key::ConfigMap;
     use crate::op::{PackageOp, StoreCache};
-    use crate::store::{OnExisting, Sidecar, Store};
+    use crate::store::{Depth, OnExisting, Sidecar, Store};
 
     fn key(package: &str, linked: &[&Arc<PackageKey>]) -> Arc<PackageKey> {
         let linked = linked.iter().map(|key| Arc::clone(key)).collect();
@@ -367,7 +367,7 @@ mod tests {
         let imported = MemoryCache::<PackageOp>::new();
         imported.import(&read.to_export(|package, reference| full.lookup(package, reference)));
         assert_eq!(imported.digest(&below, 0, None).await.unwrap(), Some(digest));
-        let main = Cache::new(StoreCache::new(Arc::clone(&empty)));
+        let main = Cache::new(StoreCache::new(Arc::clone(&empty), Depth::Glance));
         let cache = Combined::new(main).with("imported", Cache::new(imported));
         for asked in [Key::Build(Arc::clone(&lnk)), by_content] {
             let found = cache.query(&asked).await.unwrap().expect("it was imported");

@@ -34,7 +34,8 @@ impl Engines {
             return engine;
         }
         let workshop = Arc::new(workshop());
-        let solver = Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop.store))));
+        let solver =
+            Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop.store), workshop.depth)));
         let engine = Arc::new(Engine { solver, workshop });
         running.insert(here, Arc::downgrade(&engine));
         engine

@@ -100,7 +100,7 @@ impl Events {
     }
 
     /// Returns another listener, who has heard nothing yet.
-    pub(super) fn from_the_beginning(&self) -> Self {
+    pub(super) fn again(&self) -> Self {
         self.journal.listen()
     }
 

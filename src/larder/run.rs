@@ -21,6 +21,26 @@ use crate::plan::Vertex;
 use crate::report::{Report, RunOutcome};
 
 /// A run that is under way.
+///
+/// ```no_run
+/// # async fn example(mut run: larder::larder::Run) -> Result<(), larder::larder::Error> {
+/// // Another listener, who hears everything from the first event on and may read as slowly as it likes.
+/// let mut log = run.events();
+/// tokio::spawn(async move {
+///     while let Some(event) = log.next().await {
+///         println!("{event:?}");
+///     }
+/// });
+/// let stop = run.stop();
+/// while let Some(event) = run.next().await {
+///     if matches!(event, larder::event::Event::Settled(settled) if settled.failure.is_some()) {
+///         stop.request();
+///     }
+/// }
+/// let report = run.finish().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Run {
     events: Events,
@@ -40,7 +60,7 @@ impl Run {
 
     /// Returns all events from the first on, for another listener, who may come at any time.
     pub fn events(&self) -> Events {
-        self.events.from_the_beginning()
+        self.events.again()
     }
 
     /// Returns the handle by which the run can be asked to end, first kindly, then at once.
@@ -170,7 +190,7 @@ async fn solve<E: FnMut(Event)>(
 ) -> Option<Built<PackageOp>> {
     let mut status = job.status();
     let targets: Vec<VertexId> = dag.vertices().collect();
-    let mut build = pin!(job.build(dag, &targets));
+    let mut building = pin!(job.build(dag, &targets));
     let passed_on = job.stop();
     let built = loop {
         tokio::select! {
@@ -178,7 +198,7 @@ async fn solve<E: FnMut(Event)>(
             () = stop.forced(), if !passed_on.is_forced() => passed_on.force(),
             () = stop.requested(), if !passed_on.is_requested() => passed_on.request(),
             Some(event) = status.next() => teller.tell(&event),
-            built = &mut build => break built.ok(),
+            ended = &mut building => break ended.ok(),
         }
     };
     while let Some(event) = status.try_next() {

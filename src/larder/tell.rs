@@ -109,9 +109,8 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
         let key = settled.key.as_ref().and_then(Key::wanted);
         let (outcome, because) = match &settled.outcome {
             GraphOutcome::Loaded(done) if is_kept(self.library, &spec.package, done, key) => (Outcome::Kept, None),
-            GraphOutcome::Executed(done) => self.well(vertex, done),
             GraphOutcome::Loaded(done) if done.build.is_some() => (Outcome::Loaded, Some(ANOTHER_RUN.to_owned())),
-            GraphOutcome::Loaded(done) => self.well(vertex, done),
+            GraphOutcome::Loaded(done) | GraphOutcome::Executed(done) => self.well(vertex, done),
             GraphOutcome::Failed(_) => (Outcome::Failed, None),
             GraphOutcome::Skipped { because } => (Outcome::Skipped, Some(self.package(*because).to_string())),
             GraphOutcome::Stopped | GraphOutcome::Found => (Outcome::Skipped, None),

@@ -56,7 +56,8 @@ impl Voice {
             }
             Event::Output { package, text, .. } if self.verbosity == Verbosity::Verbose => {
                 let name = self.palette.faint().apply_to(format!("{package}:"));
-                return text.lines().map(|line| format!("{name} {}\n", clean(line))).collect();
+                let lines: Vec<_> = text.lines().map(|line| format!("{name} {}", clean(line))).collect();
+                lines.join("\n")
             }
             Event::Plan { platform, n_vertices, library, store } if self.verbosity == Verbosity::Verbose => format!(
                 "{} for {}, into library `{}`, by way of store `{}`",

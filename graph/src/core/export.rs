@@ -31,11 +31,11 @@ impl<O: Op> Core<O> {
         // Inputs were taken in before their dependants; only late edges may point forward, and those are left out.
         for &node_id in &build.held {
             let node = &self.nodes[node_id];
-            let Some(key) = &node.key else { continue };
+            let Some(key) = self.key(node_id) else { continue };
             // What a cache map named besides is needed for its key.
             let edges = node.dag.edges(node.vertex).map(|edge| (edge.output, edge.kind));
             let edges = edges.chain(std::iter::repeat((0, EdgeKind::Keyed)));
-            let keys = node.inputs.iter().map(|input| self.nodes[*input].key.as_ref());
+            let keys = self.nodes.inputs(node_id).iter().map(|input| self.key(*input));
             let inputs = keys.zip(edges).filter_map(|(input, (output, kind))| {
                 let input = input.filter(|input| *input != key && places.contains_key(*input))?;
                 Some(ExportInput { key: input.clone(), output, kind })
@@ -59,7 +59,7 @@ impl<O: Op> Core<O> {
                 draft.sources.len() - 1
             });
             let record = &mut draft.export.records[place];
-            for link in node.links() {
+            for link in node.links(&self.keys) {
                 if !record.links.contains(&link) {
                     record.links.push(link);
                 }

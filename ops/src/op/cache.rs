@@ -12,19 +12,20 @@ use super::{Done, How, Key, OpError, PackageOp, blocking};
 use crate::key::{PackageKey, Reference};
 use crate::library::has_package;
 use crate::link::{LinkMode, Linker};
-use crate::store::{Lead, OnExisting, Sidecar, Store};
+use crate::store::{BrokenEntry, Depth, Lead, OnExisting, Sidecar, Store};
 
 /// Finds what the store has, and what a library keeps. An op publishes its own tree; one that comes from elsewhere is
 /// copied in.
 #[derive(Debug)]
 pub struct StoreCache {
     store: Arc<Store>,
+    depth: Depth,
 }
 
 impl StoreCache {
-    /// Looks into this store.
-    pub fn new(store: Arc<Store>) -> Self {
-        Self { store }
+    /// Looks into this store, and at what it takes from there as closely as `depth` says.
+    pub fn new(store: Arc<Store>, depth: Depth) -> Self {
+        Self { store, depth }
     }
 
     fn found(key: Key, id: Reference) -> Found<Key> {
@@ -33,21 +34,32 @@ impl StoreCache {
     }
 }
 
-/// Takes a tree from the store, if it is there.
-pub(super) fn stored(store: &Store, key: &PackageKey) -> Option<Done> {
+/// Takes a tree from the store, if it is there and whole.
+pub(super) fn stored(store: &Store, depth: Depth, key: &PackageKey) -> Result<Option<Done>, BrokenEntry> {
     let (package, reference) = (key.package(), key.reference());
-    let tree = store.lookup(package, reference)?;
+    let Some(tree) = store.inspect(package, reference, depth)? else { return Ok(None) };
     store.touch(package, reference);
-    Some(Done { package: package.clone(), tree: Some(tree), how: How::Loaded, build: None })
+    Ok(Some(Done { package: package.clone(), tree: Some(tree), how: How::Loaded, build: None }))
 }
 
 /// Takes what a library keeps: from the store, so that what is built against it reads what nobody changes, and only if
 /// that lacks it from the library itself.
-fn kept(store: &Store, key: &PackageKey, library: &Path) -> Option<Done> {
-    let package = key.package();
-    let tree = stored(store, key).and_then(|done| done.tree);
-    let tree = tree.or_else(|| has_package(library, package).then(|| library.join(package)))?;
-    Some(Done { package: package.clone(), tree: Some(tree), how: How::Kept, build: None })
+fn kept(store: &Store, depth: Depth, key: &PackageKey, library: &Path) -> Result<Option<Done>, BrokenEntry> {
+    let (package, reference) = (key.package(), key.reference());
+    let there = library.join(package);
+    let stored = match depth {
+        // Nothing is taken from there, so nothing is read.
+        Depth::Glance => store.lookup(package, reference).inspect(|_| store.touch(package, reference)),
+        Depth::Full => {
+            let done = stored(store, depth, key)?;
+            if done.is_some() && store.is_copy(package, reference, &there) == Some(false) {
+                return Ok(done);
+            }
+            done.and_then(|done| done.tree)
+        }
+    };
+    let tree = stored.or_else(|| has_package(library, package).then_some(there));
+    Ok(tree.map(|tree| Done { package: package.clone(), tree: Some(tree), how: How::Kept, build: None }))
 }
 
 impl CacheManager<PackageOp> for StoreCache {
@@ -74,28 +86,9 @@ impl CacheManager<PackageOp> for StoreCache {
     }
 
     async fn load(&self, record: &Record<Key>) -> Result<Option<Arc<Done>>, OpError> {
-        let store = &self.store;
-        if let Key::Kept { wanted, library } = &record.key {
-            return Ok(kept(store, wanted, library).map(Arc::new));
-        }
-        if let Key::InReference { wanted, library } = &record.key {
-            let done = |how, tree| Done { package: wanted.package().clone(), tree: Some(tree), how, build: None };
-            let there = has_package(library, wanted.package()).then(|| library.join(wanted.package()));
-            return Ok(there.map(|tree| Arc::new(done(How::InReference, tree))));
-        }
-        let (Some(wanted), Ok(from)) = (record.key.wanted(), record.id.parse::<Reference>()) else { return Ok(None) };
-        if let Some(done) = stored(store, wanted) {
-            return Ok(Some(Arc::new(done)));
-        }
-        // It was found by its content, under another key: what it was compiled against has not changed.
-        let (store, wanted) = (Arc::clone(store), Arc::clone(wanted));
-        let package = wanted.package().clone();
-        let adopted = blocking(move || {
-            let _lock = store.lock_source(wanted.package(), wanted.reference().source)?;
-            Ok::<_, OpError>(store.adopt(&wanted, from)?)
-        });
-        let done = |tree| Arc::new(Done { package, tree: Some(tree), how: How::InterfaceUnchanged, build: None });
-        Ok(adopted.await?.map(done))
+        let (store, depth, record) = (Arc::clone(&self.store), self.depth, record.clone());
+        let load = move || load(&store, depth, &record);
+        Ok(blocking(load).await?.map(Arc::new))
     }
 
     async fn save(&self, save: Save<'_, PackageOp>) -> Result<(), OpError> {
@@ -141,6 +134,27 @@ impl CacheManager<PackageOp> for StoreCache {
     }
 }
 
+fn load(store: &Store, depth: Depth, record: &Record<Key>) -> Result<Option<Done>, OpError> {
+    if let Key::Kept { wanted, library } = &record.key {
+        return Ok(kept(store, depth, wanted, library)?);
+    }
+    let done =
+        |wanted: &PackageKey, how, tree| Done { package: wanted.package().clone(), tree: Some(tree), how, build: None };
+    if let Key::InReference { wanted, library } = &record.key {
+        let there = has_package(library, wanted.package()).then(|| library.join(wanted.package()));
+        return Ok(there.map(|tree| done(wanted, How::InReference, tree)));
+    }
+    let (Some(wanted), Ok(from)) = (record.key.wanted(), record.id.parse::<Reference>()) else { return Ok(None) };
+    if let Some(done) = stored(store, depth, wanted)? {
+        return Ok(Some(done));
+    }
+    // It was found by its content, under another key: what it was compiled against has not changed.
+    store.inspect(wanted.package(), from, depth)?;
+    let _lock = store.lock_source(wanted.package(), from.source)?;
+    let adopted = store.adopt(wanted, from)?;
+    Ok(adopted.map(|tree| done(wanted, How::InterfaceUnchanged, tree)))
+}
+
 /// Makes the entry of `key` out of a tree that is none of the store's.
 fn take_in(store: &Store, key: &PackageKey, tree: &Path) -> Result<(), OpError> {
     let _lock = store.lock_source(key.package(), key.reference().source)?;
@@ -177,7 +191,7 @@ mod tests {
         fn cache(&self) -> StoreCache {
             let store = Store::open(self.0.path().join("store"), "4.2-linux", "a test");
             store.sweep();
-            StoreCache::new(Arc::new(store))
+            StoreCache::new(Arc::new(store), Depth::Glance)
         }
     }
 

@@ -161,7 +161,7 @@ impl PackageOp {
             special = ConfigMap::from_iter([(BINARY, platform)]);
         }
         let is_strict = self.commission.rebuilds_when_imports_change;
-        let imports = if is_strict { spec.dependencies.clone() } else { Vec::new() };
+        let imports = if is_strict { spec.dependencies.to_vec() } else { Vec::new() };
         Ok(Recipe {
             package: spec.package.clone(),
             version: spec.version.clone(),

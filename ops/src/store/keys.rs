@@ -90,7 +90,10 @@ impl Store {
         // Without its sidecar it is no entry.
         fs::remove_file(self.sidecar_path(package, reference))?;
         fs::rename(&tree, aside.path().join("released"))?;
-        Ok(())
+        match fs::remove_file(tree.with_extension("files")) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the digest of a part of a result: as it was remembered, else the interface as its sidecar has it.
