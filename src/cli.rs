@@ -187,6 +187,7 @@ pub(crate) struct ExchangeArgs {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct SolveArgs {
     /// The lockfile, as `pak::lockfile_create()` writes it; `-` for standard input
     #[arg(required = true)]
@@ -295,7 +296,7 @@ pub(crate) struct OutputArgs {
     /// Say only what went wrong
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more
+    /// Say more, and show what builds write; with --json builds write events too
     #[arg(short, long)]
     pub verbose: bool,
     /// When to use colours: auto, always or never

@@ -60,14 +60,16 @@ mod entry;
 mod keys;
 pub mod manifest;
 pub(crate) mod scan;
+mod sidecar;
 mod staging;
 #[cfg(test)]
 mod testing;
 pub mod transfer;
 pub mod verify;
 
-pub use entry::{BrokenEntry, Depth, Problem, SidecarError};
+pub use entry::{BrokenEntry, Depth, Problem};
 pub use keys::Lead;
+pub use sidecar::SidecarError;
 pub use staging::StagingDir;
 
 /// A store as one platform sees it. Cheap to open; nothing is created before something is stored.

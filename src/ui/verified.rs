@@ -42,7 +42,7 @@ pub fn verified_as_json(verified: &Verified) -> String {
     let findings = verified.findings.iter().map(|finding| Line::Finding {
         v: 1,
         platform: &finding.platform,
-        package: finding.package.as_ref().map(|package| package.as_str()),
+        package: finding.package.as_ref().map(larder_ops::package::PackageName::as_str),
         key: finding.reference.map(|reference| reference.to_string()),
         path: finding.path.display().to_string(),
         problem: finding.problem.to_string(),
@@ -102,11 +102,12 @@ fn summary(verified: &Verified) -> String {
     let entries = if verified.n_entries == 1 { "entry" } else { "entries" };
     let size = indicatif::DecimalBytes(verified.bytes);
     let mut text = format!("store: {} {entries} ({size}) checked, ", verified.n_entries);
-    text += &match verified.findings.len() {
-        0 => "nothing is wrong".to_owned(),
-        1 => "1 finding".to_owned(),
-        n => format!("{n} findings"),
-    };
+    match verified.findings.len() {
+        0 => write!(text, "nothing is wrong"),
+        1 => write!(text, "1 finding"),
+        n => write!(text, "{n} findings"),
+    }
+    .expect("memory takes everything");
     match (verified.findings.len(), n_repaired(verified)) {
         (0, _) | (_, 0) => {}
         (all, repaired) if all == repaired => text += ", repaired",

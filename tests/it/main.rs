@@ -21,4 +21,6 @@ mod reference;
 mod sources;
 mod store;
 mod tidy;
+mod transfer;
+mod verify;
 mod world;

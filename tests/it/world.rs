@@ -169,7 +169,11 @@ impl World {
 
     /// Runs a prepared command to its end.
     pub(crate) fn finish(&self, command: &mut Command) -> Ran {
-        let output = command.output().unwrap();
+        self.ran(&command.output().unwrap())
+    }
+
+    /// Takes what a command that ran to its end left.
+    pub(crate) fn ran(&self, output: &std::process::Output) -> Ran {
         Ran::new(&self.root, output.status, &output.stdout, &output.stderr)
     }
 

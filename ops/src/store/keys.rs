@@ -91,9 +91,10 @@ impl Store {
         fs::remove_file(self.sidecar_path(package, reference))?;
         fs::rename(&tree, aside.path().join("released"))?;
         match fs::remove_file(tree.with_extension("files")) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
         }
+        Ok(self.mend_configs(package, reference.source)?)
     }
 
     /// Returns the digest of a part of a result: as it was remembered, else the interface as its sidecar has it.

@@ -12,7 +12,7 @@ use crate::digest::{HashingReader, Sha256Digest};
 use crate::key::Reference;
 use crate::package::PackageName;
 use crate::store::manifest::{Item, Manifest};
-use crate::store::{Sidecar, Store, entry, scan};
+use crate::store::{Sidecar, Store, scan, sidecar as record};
 use crate::unpack::check_link;
 
 /// Below this level streams are larger and hardly faster to write, above it much slower and hardly smaller.
@@ -88,7 +88,7 @@ fn pack(store: &Store, package: &PackageName, reference: Reference) -> Result<Pa
         let known = known.get(&reference.config).filter(|_| !is_said).cloned();
         let config = known.unwrap_or_else(|| parsed.config.clone());
         let whole = Sidecar { package: package.to_string(), config, ..parsed };
-        sidecar = entry::seal(&whole.about(&manifest))?;
+        sidecar = record::seal(&whole.about(&manifest))?;
         manifest
     };
     for (path, item) in manifest.iter() {

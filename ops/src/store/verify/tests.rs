@@ -4,7 +4,7 @@ use std::time::Duration;
 use super::*;
 use crate::key::PackageKey;
 use crate::store::testing::{Shop, key, paths};
-use crate::store::{Depth, OnExisting};
+use crate::store::{Depth, OnExisting, Sidecar};
 
 fn check(shop: &Shop, repairs: bool) -> Verified {
     verify(shop.store.root(), &Options { repairs, ..Options::default() }, &|_, _| {}).unwrap()
@@ -188,10 +188,9 @@ fn configs_that_lie_are_made_good_and_nothing_is_lost() {
         ("is in no sidecar", right.replacen("\"linkingto\": []", "\"linkingto\": [\"BH\"]", 1)),
     ];
     for (what, text) in wrong {
-        if text.is_empty() {
-            fs::remove_file(&path).unwrap()
-        } else {
-            fs::write(&path, &text).unwrap()
+        fs::remove_file(&path).unwrap();
+        if !text.is_empty() {
+            fs::write(&path, &text).unwrap();
         }
         let lines = told(&shop, &check(&shop, false)).join("\n");
         assert!(
