@@ -32,6 +32,7 @@ mod solver;
 mod status;
 mod stop;
 mod subbuild;
+mod sync;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The solver as a whole, on scripted ops and virtual time.
 
 mod lab;
+mod models;
 mod oracle;
 mod oracle_jobs;
 mod scenarios;
