@@ -74,6 +74,43 @@ pub struct Save<'a, O: Op> {
 /// error counts as a miss and is told ([`Event::CacheFailed`](crate::Event::CacheFailed)).
 ///
 /// What every implementation must do is `testing::contract` (feature `testing`), to be run over it in a test.
+///
+/// ```
+/// use larder_graph::{CacheManager, Found, Op, Record, Save};
+///
+/// /// Knows nothing and keeps nothing.
+/// struct Forgetful;
+///
+/// impl<O: Op> CacheManager<O> for Forgetful {
+///     async fn query(&self, _: &O::Key) -> Result<Option<Found<O::Key>>, O::Error> {
+///         Ok(None)
+///     }
+///
+///     async fn load(&self, _: &Record<O::Key>) -> Result<Option<O::Output>, O::Error> {
+///         Ok(None)
+///     }
+///
+///     async fn save(&self, _: Save<'_, O>) -> Result<(), O::Error> {
+///         Ok(())
+///     }
+///
+///     async fn link(&self, _: &O::Key, _: &O::Key) -> Result<(), O::Error> {
+///         Ok(())
+///     }
+///
+///     async fn digest(&self, _: &O::Key, _: u32, _: Option<&str>) -> Result<Option<O::Key>, O::Error> {
+///         Ok(None)
+///     }
+///
+///     async fn remember(&self, _: &O::Key, _: u32, _: Option<&str>, _: &O::Key) -> Result<(), O::Error> {
+///         Ok(())
+///     }
+///
+///     async fn release(&self, _: &Record<O::Key>) -> Result<(), O::Error> {
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait CacheManager<O: Op>: Send + Sync + 'static {
     /// Looks a key up, without bringing anything; `None` if it was never heard of.
     fn query(&self, key: &O::Key) -> impl Future<Output = Result<Option<Found<O::Key>>, O::Error>> + Send;

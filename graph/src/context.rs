@@ -35,6 +35,19 @@ struct Inner<O: Op> {
 }
 
 /// What an op may know of the build it is part of; cheap to clone into a blocking task.
+///
+/// ```
+/// # use larder_graph::{BuildError, Context, Dag, Op, VertexId};
+/// # async fn demo<O: Op<Progress = u8>>(cx: &Context<O>, parts: Dag<O>, whole: VertexId)
+/// # -> Result<Option<O::Output>, BuildError<O::Error>> {
+/// // In an op's `execute`: a graph that is known only now, unless nobody wants it any more.
+/// cx.report(50);
+/// if cx.stop().is_requested() {
+///     return Ok(None);
+/// }
+/// Ok(cx.build(parts, &[whole]).await?.pop())
+/// # }
+/// ```
 pub struct Context<O: Op> {
     inner: Arc<Inner<O>>,
 }
@@ -181,6 +194,14 @@ impl<O: Op> Drop for Made<O> {
 ///
 /// An input is named as the op's own graph names it. One that the graph does not have has no name: a cache map brought
 /// it in another job's graph, to a vertex that both graphs have.
+///
+/// ```
+/// # use larder_graph::{Inputs, Op, VertexId};
+/// # fn demo<O: Op>(inputs: Inputs<O>, header: VertexId) -> Option<O::Output> {
+/// // In an op's `execute`: one of its inputs, by the id that it has in the graph.
+/// inputs.direct().find(|(vertex, _)| *vertex == Some(header)).map(|(_, output)| output)
+/// # }
+/// ```
 pub struct Inputs<O: Op> {
     dag: Arc<Dag<O>>,
     vertex: VertexId,

@@ -85,14 +85,14 @@ pub(crate) enum Kept<O: Op> {
     Underway(Writing<O>),
 }
 
-/// How a phase ended.
+/// How a phase ended; and what a cache made of what it brought, if it brought something.
 pub(crate) enum Done<O: Op> {
     CacheMap(Result<Option<CacheMap<O::Key>>, O::Error>),
-    Query(Result<(Option<Found<O::Key>>, Kept<O>), O::Error>),
-    Load(Result<Option<(O::Output, Kept<O>)>, O::Error>),
-    Execute(Result<(O::Output, Kept<O>), O::Error>),
+    Query(Result<Option<Found<O::Key>>, O::Error>, Kept<O>),
+    Load(Result<Option<O::Output>, O::Error>, Kept<O>),
+    Execute(Result<O::Output, O::Error>, Kept<O>),
     Digest(Result<Option<O::Key>, O::Error>),
-    Content(Result<(O::Key, Kept<O>), O::Error>),
+    Content(Result<O::Key, O::Error>, Kept<O>),
     Written(Result<(), O::Error>),
     /// With the panic's message.
     Panicked(String),

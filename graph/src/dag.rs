@@ -82,6 +82,28 @@ pub struct VertexOptions {
 }
 
 /// Collects vertices and edges, in any order.
+///
+/// ```
+/// use larder_graph::{DagBuilder, Edge, EdgeKind, VertexOptions};
+///
+/// let mut builder = DagBuilder::new();
+/// let compiler = builder.add("compiler");
+/// let headers = builder.add("headers");
+/// // Made anew whatever caches have.
+/// let program = builder.add_with("program", VertexOptions { ignores_cache: true, ..VertexOptions::default() });
+/// builder.edge(program, compiler, EdgeKind::Ordering);
+/// // The second of its outputs.
+/// builder.edge_to(program, Edge { input: headers, output: 1, kind: EdgeKind::Keyed });
+/// let dag = builder.build().expect("there is no cycle");
+/// assert_eq!(dag.inputs(program).collect::<Vec<_>>(), [(compiler, EdgeKind::Ordering), (headers, EdgeKind::Keyed)]);
+/// assert_eq!(dag.dependants_first().first(), Some(&program));
+///
+/// let mut builder = DagBuilder::new();
+/// let [egg, hen] = ["egg", "hen"].map(|op| builder.add(op));
+/// builder.edge(egg, hen, EdgeKind::Keyed);
+/// builder.edge(hen, egg, EdgeKind::Keyed);
+/// assert_eq!(builder.build().err().map(|error| error.cycle.len()), Some(2));
+/// ```
 #[derive(Debug)]
 pub struct DagBuilder<O> {
     ops: Vec<O>,

@@ -259,13 +259,12 @@ fn perform<O: Op>(context: Context<O>, work: Work<O>) -> Performing<O> {
                     aliases.push(key);
                     aliases.retain(|alias| *alias != found.key);
                     let kept = link(cache, aliases, &found.key).await;
-                    Done::Query(Ok((Some(found), kept)))
+                    Done::Query(Ok(Some(found)), kept)
                 }
-                Ok(None) => Done::Query(Ok((None, Kept::Yes))),
-                Err(error) => Done::Query(Err(error)),
+                miss => Done::Query(miss, Kept::Yes),
             }
         }),
-        Work::Load { cache, record } => Box::pin(async move { Done::Load(load(context, cache, record).await) }),
+        Work::Load { cache, record } => Box::pin(load(context, cache, record)),
         Work::Digest { cache, key, part } => Box::pin(async move {
             let digest = cache.digest(&key, part.output, part.selector.as_deref());
             Done::Digest(unless_stopped(&context, digest).await.unwrap_or(Ok(None)))
@@ -284,28 +283,23 @@ async fn execute<O: Op>(
 ) -> Done<O> {
     let output = match context.op().execute(&key, inputs, &context).await {
         Ok(output) => output,
-        Err(error) => return Done::Execute(Err(error)),
+        Err(error) => return Done::Execute(Err(error), Kept::Yes),
     };
     let kept = match cache {
         Some(cache) => save(cache, key, links, output.clone()).await,
         None => Kept::Yes,
     };
-    Done::Execute(Ok((output, kept)))
+    Done::Execute(Ok(output), kept)
 }
 
-async fn load<O: Op>(
-    context: Context<O>,
-    cache: Cache<O>,
-    record: Record<O::Key>,
-) -> Result<Option<(O::Output, Kept<O>)>, O::Error> {
+async fn load<O: Op>(context: Context<O>, cache: Cache<O>, record: Record<O::Key>) -> Done<O> {
     let loaded = unless_stopped(&context, cache.load(&record)).await.unwrap_or(Ok(None));
-    let Some(output) = loaded? else { return Ok(None) };
-    // What another cache had is in the main one from now on.
-    let kept = match record.source {
-        Some(_) => save(cache, record.key, Vec::new(), output.clone()).await,
-        None => Kept::Yes,
+    let kept = match &loaded {
+        // What another cache had is in the main one from now on.
+        Ok(Some(output)) if record.source.is_some() => save(cache, record.key, Vec::new(), output.clone()).await,
+        _ => Kept::Yes,
     };
-    Ok(Some((output, kept)))
+    Done::Load(loaded, kept)
 }
 
 async fn save<O: Op>(cache: Cache<O>, key: O::Key, links: Vec<O::Key>, output: O::Output) -> Kept<O> {
@@ -347,7 +341,7 @@ async fn digest<O: Op>(
     let (output, selector) = (op.output(&result, part.output), part.selector.as_deref());
     let digest = match op.content(&key, &output, selector, &context).await {
         Ok(digest) => digest,
-        Err(error) => return Done::Content(Err(error)),
+        Err(error) => return Done::Content(Err(error), Kept::Yes),
     };
     let kept = match cache {
         Some(cache) => {
@@ -356,7 +350,7 @@ async fn digest<O: Op>(
         }
         None => Kept::Yes,
     };
-    Done::Content(Ok((digest, kept)))
+    Done::Content(Ok(digest), kept)
 }
 
 /// Waits for a cache, but not when nobody wants the answer any more.

@@ -9,8 +9,9 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use crate::limits::{Limits, Resources};
 
-/// Units taken from each pool, by the pool's index, each pool once. Empty for most.
-#[expect(clippy::box_collection, reason = "half as large where nothing is taken")]
+/// Units taken from each pool, by the pool's index, each pool once.
+///
+/// Boxed, it is half as large where nothing is taken.
 pub(crate) type Demand = Option<Box<Vec<(usize, u32)>>>;
 
 /// Who is served.
@@ -114,14 +115,12 @@ impl<T> ReadyQueue<T> {
 
     pub(crate) fn push(&mut self, job: JobId, entry: Entry<T>) {
         let pools = entry.demand.iter().flat_map(|demand| &**demand).fold(0, |pools, (pool, _)| pools | 1 << pool);
-        match self.queues.iter_mut().find(|queue| queue.pools == pools && queue.job == job) {
-            Some(queue) => queue.entries.push(entry),
-            None => {
-                let mut entries = Ranked::new();
-                entries.push(entry);
-                self.queues.push(Queue { job, pools, entries });
-            }
-        }
+        let known = self.queues.iter().position(|queue| queue.pools == pools && queue.job == job);
+        let place = known.unwrap_or_else(|| {
+            self.queues.push(Queue { job, pools, entries: Ranked::new() });
+            self.queues.len() - 1
+        });
+        self.queues[place].entries.push(entry);
     }
 
     /// Takes out the first entry that may start now, and occupies what it needs. Those that are no longer `wanted` are

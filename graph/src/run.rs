@@ -123,7 +123,7 @@ impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
                 (self.events)(Event::Started { vertex, phase });
             }
             What::CacheFailed(error) | What::NotKept(error) => {
-                (self.events)(Event::CacheFailed { vertex, error: &error })
+                (self.events)(Event::CacheFailed { vertex, error: &error });
             }
             What::Settled(outcome) => {
                 let key = core.key(note.node).cloned();

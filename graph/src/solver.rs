@@ -29,16 +29,58 @@ use registry::Registry;
 /// Solves graphs for many jobs at a time. Clones are handles to the same solver, which lives as long as one of them or
 /// of its jobs.
 ///
-/// ```no_run
-/// # use larder_graph::{BuildError, Config, Dag, JobOptions, Op, Solver, VertexId};
-/// # async fn demo<O: Op<Error: std::error::Error + 'static>>(dag: Dag<O>, target: VertexId)
-/// # -> Result<(), Box<dyn std::error::Error>> {
-/// let solver = Solver::new(Config::new());
-/// let job = solver.job("release", JobOptions::default())?;
-/// let built = job.build(dag, &[target]).await?;
-/// job.discard();
-/// # Ok(())
+/// ```
+/// # use std::{convert::Infallible, sync::Arc};
+/// # use larder_graph::*;
+/// # struct Answer;
+/// # impl Op for Answer {
+/// #     type Key = u8;
+/// #     type Output = Arc<u8>;
+/// #     type Error = Infallible;
+/// #     type Progress = ();
+/// #     async fn cache_map(&self, _: usize, _: &Context<Self>) -> Result<Option<CacheMap<u8>>, Infallible> {
+/// #         Ok(Some(CacheMap::leaf(42).last()))
+/// #     }
+/// #     async fn execute(&self, key: &u8, _: Inputs<Self>, _: &Context<Self>) -> Result<Arc<u8>, Infallible> {
+/// #         Ok(Arc::new(*key))
+/// #     }
 /// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// # let graph = || { let mut builder = DagBuilder::new(); let id = builder.add(Answer); (builder.build().unwrap(), id) };
+/// let cache = MemoryCache::new();
+/// let solver = Solver::new(Config::new().cache(cache.clone()));
+/// let job = solver.job("release", JobOptions::default())?;
+/// assert_eq!(solver.job("release", JobOptions::default()).err(), Some(OpenError::Duplicate("release".into())));
+/// job.set_value("asked by", "a test");
+///
+/// let (dag, target) = graph();
+/// let built = job.build(dag, &[target]).await.expect("nothing fails here");
+/// assert_eq!(*built.outputs[0], 42);
+///
+/// // What it came to can be taken elsewhere.
+/// let elsewhere = MemoryCache::<Answer>::new();
+/// elsewhere.import(&job.export(&built, ExportMode::Max).await);
+/// assert_eq!(elsewhere.len(), cache.len());
+///
+/// // All that happened, told to who asks only now; ends with the job.
+/// let mut status = job.status();
+/// job.discard();
+/// let mut n_completed = 0;
+/// while let Some(event) = status.next().await {
+///     n_completed += i32::from(matches!(event.told, Told::Ended(End::Completed)));
+/// }
+/// assert_eq!(n_completed, 1);
+///
+/// // A cancelled job ends at once, and a closed solver opens no other.
+/// let job = solver.job("another", JobOptions { on_failure: OnFailure::KeepGoing, ..JobOptions::default() })?;
+/// job.cancel();
+/// let (dag, target) = graph();
+/// assert!(matches!(job.build(dag, &[target]).await, Err(BuildError::Cancelled)));
+/// solver.close().await;
+/// assert!(solver.get("another")?.stop().is_requested());
+/// assert!(solver.job("late", JobOptions::default()).is_err());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
 /// ```
 pub struct Solver<O: Op> {
     shared: Arc<Shared<O>>,

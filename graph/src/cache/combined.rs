@@ -11,6 +11,15 @@ use crate::op::Op;
 
 /// A main cache with others beside it. All are asked at once, and the main one is written. What a solver loads from
 /// another it [saves](CacheManager::save), and so has it in the main one from then on.
+///
+/// ```
+/// # use larder_graph::{Cache, Combined, Config, MemoryCache, Op};
+/// # use std::time::Duration;
+/// # fn demo<O: Op>(remote: Cache<O>) -> Config<O> {
+/// let near = Cache::new(MemoryCache::new());
+/// Config::new().cache(Combined::new(near).with("remote", remote).patience(Duration::from_secs(5)))
+/// # }
+/// ```
 pub struct Combined<O: Op> {
     main: Cache<O>,
     others: Vec<(Arc<str>, Cache<O>)>,

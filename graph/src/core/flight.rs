@@ -235,8 +235,8 @@ impl<O: Op> Core<O> {
     fn end_doomed(&mut self, flight: &Flight<O>, done: Done<O>) {
         let Some(&id) = flight.attached.first() else { return };
         let made = match done {
-            Done::Execute(Ok((output, kept))) => Some((Ending::Executed, output, kept)),
-            Done::Load(Ok(Some((output, kept)))) => Some((Ending::Loaded, output, kept)),
+            Done::Execute(Ok(output), kept) => Some((Ending::Executed, output, kept)),
+            Done::Load(Ok(Some(output)), kept) => Some((Ending::Loaded, output, kept)),
             _ => None,
         };
         for &node in flight.attached.iter() {
@@ -274,15 +274,15 @@ impl<O: Op> Core<O> {
             Done::CacheMap(Ok(Some(map))) if !self.live_wants(first).is_empty() => self.mapped(first, map, flight),
             Done::CacheMap(Ok(None)) => self.exhausted(first),
             Done::CacheMap(Ok(Some(_))) => {}
-            Done::Query(Ok((found, kept))) => {
+            Done::Query(Ok(found), kept) => {
                 self.kept(flight, first, None, kept);
                 self.queried(first, found);
             }
-            Done::Query(Err(error)) => {
+            Done::Query(Err(error), _) => {
                 self.tell_cache_failed(first, error);
                 self.queried(first, None);
             }
-            Done::Load(Ok(Some((output, kept)))) => {
+            Done::Load(Ok(Some(output)), kept) => {
                 self.kept(flight, first, Some(&output), kept);
                 let record = self.nodes[first].more().records.last().cloned();
                 for &node in flight.attached.iter() {
@@ -290,12 +290,12 @@ impl<O: Op> Core<O> {
                     self.settle(node, Ending::Loaded, output.clone());
                 }
             }
-            Done::Load(Ok(None)) => self.not_loaded(flight),
-            Done::Load(Err(error)) => {
+            Done::Load(Ok(None), _) => self.not_loaded(flight),
+            Done::Load(Err(error), _) => {
                 self.tell_cache_failed(first, error);
                 self.not_loaded(flight);
             }
-            Done::Execute(Ok((output, kept))) => {
+            Done::Execute(Ok(output), kept) => {
                 self.kept(flight, first, Some(&output), kept);
                 for (place, &node) in flight.attached.iter().enumerate() {
                     // What joined did not do it.
@@ -304,9 +304,9 @@ impl<O: Op> Core<O> {
                 }
             }
             Done::CacheMap(Err(error)) => self.fail(first, Failure::Op(error)),
-            Done::Execute(Err(error)) => self.fail_all(flight, Failure::Op(error)),
+            Done::Execute(Err(error), _) => self.fail_all(flight, Failure::Op(error)),
             Done::Panicked(message) => self.fail_all(flight, Failure::Panicked(message)),
-            Done::Digest(_) | Done::Content(_) | Done::Written(_) => unreachable!("{stage:?} is done otherwise"),
+            Done::Digest(_) | Done::Content(..) | Done::Written(_) => unreachable!("{stage:?} is done otherwise"),
         }
     }
 

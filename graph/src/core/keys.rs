@@ -386,13 +386,13 @@ impl<O: Op> Core<O> {
                 }
                 return self.await_result(id);
             }
-            Done::Content(Ok((digest, kept))) => {
+            Done::Content(Ok(digest), kept) => {
                 self.kept(flight, input, None, kept);
                 digest
             }
             // It was told to end, and somebody new wants it.
-            Done::Content(Err(_)) | Done::Panicked(_) if flight.is_doomed => return self.await_result(id),
-            Done::Content(Err(error)) => {
+            Done::Content(Err(_), _) | Done::Panicked(_) if flight.is_doomed => return self.await_result(id),
+            Done::Content(Err(error), _) => {
                 let error = Arc::new(error);
                 return self.content_failed(id, |input| Failure::Content { input, source: Arc::clone(&error) });
             }

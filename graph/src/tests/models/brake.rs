@@ -4,6 +4,7 @@ use loom::thread;
 
 use super::sync;
 
+#[allow(clippy::duplicate_mod, reason = "that is the point: with other primitives")]
 #[path = "../../context/brake.rs"]
 mod checked;
 

@@ -8,6 +8,7 @@ use loom::thread;
 use super::sync;
 use crate::OpenError;
 
+#[allow(clippy::duplicate_mod, reason = "that is the point: with other primitives")]
 #[path = "../../solver/registry.rs"]
 mod checked;
 
@@ -97,7 +98,7 @@ fn nothing_is_announced_after_the_close() {
         let opens = thread::spawn(move || other.open().err());
         world.registry.close(|| world.inbox.lock().unwrap().push((0, "close")));
         let error = opens.join().unwrap();
-        let last = world.inbox.lock().unwrap().iter().filter(|told| told.1 != "discard").last().copied();
+        let last = world.inbox.lock().unwrap().iter().rfind(|told| told.1 != "discard").copied();
         assert_eq!(last, Some((0, "close")));
         assert!(error.is_none_or(|error| error == OpenError::Closed));
     });
