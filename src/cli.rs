@@ -114,6 +114,40 @@ pub(crate) enum StoreCommand {
     Ingest(ExchangeArgs),
     /// Check that everything is as it was stored: every byte, every record; ends with 1 if not
     Verify(VerifyArgs),
+    /// Write packages with all that they need to standard output, for another store
+    Export(ExportArgs),
+    /// Take in from standard input what `export` wrote, in whole or not at all
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The packages [default: all of the lockfile or library]
+    #[arg(value_name = "PKG", value_parser = PackageName::parse, required_unless_present_any = ["lockfile", "library"])]
+    pub packages: Vec<PackageName>,
+    /// Export what this lockfile asks for [default: what was used last]
+    #[arg(long, value_name = "FILE", conflicts_with = "library")]
+    pub lockfile: Option<PathBuf>,
+    /// Export what this library holds
+    #[arg(long, value_name = "DIR")]
+    pub library: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The R that the packages are for [default: R on PATH]
+    #[arg(long, env = "LARDER_R", value_name = "PATH", hide_env_values = true)]
+    pub r: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Take it in although it is for another platform than this machine's
+    #[arg(long)]
+    pub any_platform: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The R that the packages are for [default: R on PATH]
+    #[arg(long, env = "LARDER_R", value_name = "PATH", hide_env_values = true)]
+    pub r: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -153,6 +187,7 @@ pub(crate) struct ExchangeArgs {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct SolveArgs {
     /// The lockfile, as `pak::lockfile_create()` writes it; `-` for standard input
     #[arg(required = true)]
@@ -254,7 +289,7 @@ pub(crate) struct OutputArgs {
     /// Say only what went wrong
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more
+    /// Say more, and show what builds write; with --json builds write events too
     #[arg(short, long)]
     pub verbose: bool,
     /// When to use colours: auto, always or never

@@ -1,6 +1,28 @@
 //! What a run says of itself while it goes: the stream of events that embedders and `ui` consume.
 //!
 //! These are plain values. How they look on a screen or on the wire is not known here; see `ui`.
+//!
+//! ```
+//! use larder::event::Event;
+//!
+//! fn show(event: &Event) -> Option<String> {
+//!     Some(match event {
+//!         Event::Plan { n_vertices, library, .. } => format!("{n_vertices} packages into {}", library.display()),
+//!         Event::Started { package, step, .. } => format!("{package}: {}", step.as_str()),
+//!         Event::Progress { package, current, total: Some(total), .. } => format!("{package}: {current}/{total}"),
+//!         Event::Output { package, text, .. } => format!("{package}: {}", text.trim_end()),
+//!         Event::Settled(settled) => match &settled.failure {
+//!             Some(failure) => format!("{}: {}\n{}", settled.package, failure.message, failure.log_tail.join("\n")),
+//!             None => format!("{}: {}", settled.package, settled.outcome.as_str()),
+//!         },
+//!         Event::Warning { message } => message.clone(),
+//!         Event::Finished(report) => format!("{:?} in {:?}", report.outcome, report.duration),
+//!         Event::Progress { .. } => return None,
+//!     })
+//! }
+//!
+//! assert_eq!(show(&Event::Warning { message: "full".to_owned() }).as_deref(), Some("full"));
+//! ```
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,6 +68,17 @@ pub enum Event {
         current: u64,
         /// Where it ends, if that is known.
         total: Option<u64>,
+    },
+    /// A build wrote something. Its log file has all of it; of what nobody reads in time, pieces may be missing here.
+    Output {
+        /// Which package.
+        package: PackageName,
+        /// The log file.
+        log: PathBuf,
+        /// Where in the file this is, in bytes.
+        from: u64,
+        /// What it wrote: whole lines, as a rule.
+        text: String,
     },
     /// A package reached its end; sent once for each package of the plan.
     Settled(Settled),

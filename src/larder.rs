@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_graph::{Limits, OnFailure, Stop};
+use larder_graph::{ExportMode, Limits, OnFailure, Stop};
 use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
@@ -18,29 +18,48 @@ use larder_ops::link::LinkMode;
 use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
+use larder_ops::store::transfer::{ExportError, ImportError};
 use larder_ops::store::{Configs, Depth, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
-use tokio::sync::mpsc;
+use larder_ops::workers::Workers;
 
 use crate::host::Host;
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Extra, Knowledge, Plan, PlanError, Settings, Vertex};
 
 mod changes;
+mod engine;
 mod exchange;
+mod journal;
 mod reference;
 mod run;
 mod tell;
+mod transfer;
 mod update;
+
+use engine::{Engine, Engines};
+use journal::{Journal, Scribe};
 
 pub use changes::{Refresh, Replaced};
 pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
+pub use journal::Events;
 pub use run::Run;
+pub use transfer::From;
 
 /// How many downloads go on at once.
 const DOWNLOADS_MAX: u32 = 12;
 
 /// What a [`Larder`] works with; the same for all that it solves.
+///
+/// ```
+/// use larder::larder::Config;
+/// use larder_ops::link::LinkMode;
+///
+/// let mut config = Config::new("/var/cache/larder", [("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]);
+/// config.jobs = 4;
+/// config.is_offline = true;
+/// config.link = Some(LinkMode::Symlink);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The store's directory; made when something is stored.
@@ -90,6 +109,18 @@ impl Config {
 }
 
 /// What is wanted of one lockfile.
+///
+/// ```
+/// use larder::larder::Request;
+/// use larder::{ExportMode, OnFailure};
+/// use larder_ops::package::PackageName;
+///
+/// let mut request = Request::new("library");
+/// request.on_failure = OnFailure::KeepGoing;
+/// request.rebuild.insert(PackageName::parse("Rcpp")?);
+/// request.export = Some(ExportMode::Max);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The library; made if it does not exist.
@@ -113,6 +144,8 @@ pub struct Request {
     pub rebuilds_when_imports_change: bool,
     /// The lockfile's directory, where relative local sources start.
     pub base: PathBuf,
+    /// Whether the report of a run that went well is to have the records of its graph, and which results among them.
+    pub export: Option<ExportMode>,
 }
 
 impl Request {
@@ -128,6 +161,7 @@ impl Request {
             rebuild: BTreeSet::new(),
             rebuilds_when_imports_change: false,
             base: PathBuf::new(),
+            export: None,
         }
     }
 }
@@ -158,6 +192,12 @@ pub enum Error {
     /// Without network something is missing.
     #[error("{} neither stored nor downloaded before, and this run is offline: {}", n_packages(.0.len()), names(.0))]
     Offline(Vec<PackageName>),
+    /// Entries cannot be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// An export is not taken in.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The file system refused; the message has the path.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -179,12 +219,15 @@ fn names(packages: &[PackageName]) -> String {
 impl Error {
     /// Says whether the lockfile or the request is at fault, not the machine.
     pub fn is_usage(&self) -> bool {
+        use ImportError::{Damaged, NotAnExport, OtherPlatform, Refused};
         use LibraryError::{IsGeneration, NoGenerations, NoSuchGeneration};
         matches!(
             self,
             Self::Plan(_)
                 | Self::ReferenceIsLibrary(_)
                 | Self::Library(IsGeneration { .. } | NoGenerations(_) | NoSuchGeneration { .. })
+                | Self::Export(ExportError::Missing(_) | ExportError::Nothing)
+                | Self::Import(NotAnExport(_) | OtherPlatform { .. } | Damaged(_) | Refused { .. })
         )
     }
 
@@ -202,6 +245,15 @@ impl Error {
             Self::Offline(_) => {
                 Some("run once without `--offline`, or give a `--mirror` that is a directory".to_owned())
             }
+            Self::Export(ExportError::Missing(_)) => Some(
+                "build them first; or say with `--lockfile` or `--library` which of their builds are meant".to_owned(),
+            ),
+            Self::Import(ImportError::Damaged(_) | ImportError::Refused { .. }) => {
+                Some("nothing was imported; copy the file again, or export again".to_owned())
+            }
+            Self::Import(ImportError::OtherPlatform { .. }) => Some(
+                "`--any-platform` takes it in all the same, for machines of that kind that use this store".to_owned(),
+            ),
             Self::Plan(PlanError::LinkedNowhere { linked, .. }) => {
                 Some(format!("add `{linked}` to the lockfile: write it again with `pak::lockfile_create()`"))
             }
@@ -232,12 +284,38 @@ impl Error {
 }
 
 /// A store and an R, ready to turn lockfiles into libraries.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use larder::larder::{Config, Larder, Request};
+/// use larder::lockfile::Lockfile;
+///
+/// # async fn example(one: Lockfile, two: Lockfile) -> Result<(), Box<dyn std::error::Error>> {
+/// let path = ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into());
+/// let larder = Arc::new(Larder::open(Config::new("/var/cache/larder", [path]))?);
+///
+/// // What would be done, and why. Changes nothing.
+/// let plan = larder.plan(&one, &Request::new("library"))?;
+/// for vertex in plan.vertices() {
+///     println!("{} {}: {}", vertex.spec.package, vertex.action.as_str(), vertex.because);
+/// }
+///
+/// // Two libraries at once: what both need is built once.
+/// let runs = [larder.solve(&one, Request::new("library")), larder.solve(&two, Request::new("worker"))];
+/// for run in runs {
+///     println!("{:?}", run.finish().await?.outcome);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Larder {
     config: Config,
     host: Host,
     fetcher: Fetcher,
     blobs: Blobs,
+    engines: Engines,
 }
 
 impl Larder {
@@ -252,7 +330,7 @@ impl Larder {
         fetching.offline = config.is_offline;
         fetching.netrc.clone_from(&config.netrc);
         fetching.github_token.clone_from(&config.github_token);
-        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, config })
+        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, config, engines: Engines::default() })
     }
 
     /// Returns the machine as it was found.
@@ -265,10 +343,15 @@ impl Larder {
         Store::open(&self.config.store, self.host.platform.clone(), self.host.toolchain.description())
     }
 
+    /// Returns the libraries of workers, which are on the store's file system.
+    pub fn workers(&self) -> Workers {
+        Workers::of(&self.config.store)
+    }
+
     /// Plans a lockfile: what would be done, and why. Changes nothing.
     pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
         let record = Record::read(&request.library, &self.host.platform)?;
-        let beside = self.beside(lockfile, request, &self.store())?;
+        let beside = self.beside(lockfile, request, &self.store(), Access::Look)?;
         self.plan_with(lockfile, request, &self.store(), &record, beside.as_ref())
     }
 
@@ -301,13 +384,22 @@ impl Larder {
     }
 
     /// Opens the reference library that a request names, and finds what it has besides the lockfile.
-    fn beside(&self, lockfile: &Lockfile, request: &Request, store: &Store) -> Result<Option<Beside>, Error> {
+    fn beside(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        store: &Store,
+        access: Access,
+    ) -> Result<Option<Beside>, Error> {
         let Some(dir) = &request.reference else { return Ok(None) };
         let is_same = |library: &Path| fs_err::canonicalize(library).ok() == fs_err::canonicalize(dir).ok();
         if dir.exists() && is_same(&request.library) {
             return Err(Error::ReferenceIsLibrary(dir.clone()));
         }
-        let library = ReferenceLibrary::open(dir, &self.host.platform)?;
+        let library = match access {
+            Access::Look => ReferenceLibrary::look_at(dir, &self.host.platform)?,
+            Access::Hold => ReferenceLibrary::open(dir, &self.host.platform)?,
+        };
         let finder = reference::Finder {
             library: &library,
             store,
@@ -341,34 +433,28 @@ impl Larder {
     ///
     /// The library changes at the very end, one rename a package, and only if all went well or the request says
     /// [`OnFailure::KeepGoing`]; then with all that went well. Whatever was built stays in the store in any case.
+    ///
+    /// Runs may go on at the same time. What two of them need is made once, within the limits of both together; one
+    /// that is stopped takes nothing from the others. Runs into one library wait for each other.
     pub fn solve(self: &Arc<Self>, lockfile: &Lockfile, request: Request) -> Run {
-        let (sender, events) = mpsc::unbounded_channel();
+        let journal = Arc::new(Journal::default());
         let stop = Stop::new();
         let (larder, lockfile, stopped) = (Arc::clone(self), lockfile.clone(), stop.clone());
-        let emit = move |event| {
-            // Nobody listens any more: the run goes on all the same.
-            let _ = sender.send(event);
-        };
+        let (events, scribe) = (journal.listen(), Scribe(journal));
+        let emit = move |event| scribe.tell(event);
         let task = tokio::spawn(async move { run::run(&larder, &lockfile, &request, stopped, emit).await });
         Run::new(events, stop, task)
     }
 
-    fn limits(&self) -> Limits {
-        Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX)
+    /// Returns the solver of the runs that are under way, or starts it.
+    fn engine(&self) -> Arc<Engine> {
+        let limits = Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX);
+        self.engines.get(|| self.workshop(), limits)
     }
 
-    fn workshop(
-        &self,
-        store: Store,
-        library: (PathBuf, Record),
-        beside: Option<&Beside>,
-        plan: &Plan,
-        request: &Request,
-    ) -> Workshop {
+    fn workshop(&self) -> Workshop {
         Workshop {
-            store,
-            library,
-            reference: beside.map(|beside| Arc::clone(&beside.library)),
+            store: Arc::new(self.store()),
             fetcher: self.fetcher.clone(),
             builder: Builder {
                 toolchain: self.host.toolchain.clone(),
@@ -376,8 +462,6 @@ impl Larder {
                 makevars: self.config.makevars.clone(),
                 timeout: self.config.build_timeout,
             },
-            ids: plan.ids.clone(),
-            rebuilds_when_imports_change: request.rebuilds_when_imports_change,
             depth: if self.config.verifies { Depth::Full } else { Depth::Glance },
         }
     }
@@ -426,6 +510,15 @@ async fn blocking<T: Send + 'static, E: Send + 'static>(
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
+}
+
+/// How a reference library is read.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    /// For a plan, which may be outdated before it is carried out.
+    Look,
+    /// For what is made from it now: larder does not change it meanwhile.
+    Hold,
 }
 
 /// A reference library, and what it has besides the lockfile.

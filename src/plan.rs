@@ -65,6 +65,23 @@ pub struct Settings {
 }
 
 /// What is to be done for a lockfile.
+///
+/// ```no_run
+/// # fn example(larder: &larder::Larder, lockfile: &larder::lockfile::Lockfile) -> Result<(), larder::larder::Error> {
+/// use larder::larder::Request;
+/// use larder::plan::Action;
+///
+/// let plan = larder.plan(lockfile, &Request::new("library"))?;
+/// for id in plan.dag.vertices() {
+///     let vertex = plan.dag.op(id);
+///     if vertex.action == Action::Recompile {
+///         let users: Vec<_> = plan.dag.dependants(id).map(|(user, _)| &plan.dag.op(user).spec.package).collect();
+///         println!("{} is recompiled ({}); {users:?} need it", vertex.spec.package, vertex.because);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Plan {
     /// The packages and what each needs.
@@ -94,6 +111,8 @@ pub struct Vertex {
     pub needs_compilation: bool,
     /// System packages that it asks for.
     pub system_packages: Vec<String>,
+    /// Whether the store has, or had, builds of this source. Of others it is not asked again.
+    is_seen: bool,
 }
 
 /// What is to be done for a package.
@@ -175,7 +194,7 @@ impl Plan {
         vertices.extend(extras.iter().map(extras::vertex));
         linking_to.extend(extras.iter().map(|extra| extra.linking_to.clone()));
         let names: Vec<PackageName> = vertices.iter().map(|vertex| vertex.spec.package.clone()).collect();
-        let needs: Vec<Vec<PackageName>> = vertices.iter().map(|vertex| vertex.spec.dependencies.clone()).collect();
+        let needs: Vec<Arc<[PackageName]>> = vertices.iter().map(|vertex| vertex.spec.dependencies.clone()).collect();
         let mut builder = DagBuilder::new();
         let ids: HashMap<PackageName, VertexId> =
             vertices.into_iter().map(|vertex| (vertex.spec.package.clone(), builder.add(vertex))).collect();
@@ -306,14 +325,14 @@ fn action(vertex: &mut Vertex, key: Option<&PackageKey>, known: &impl Knowledge)
         if known.in_library(package) == Some(reference) {
             return (Action::Keep, "the library has it".to_owned());
         }
-        if known.has(package, reference) {
+        if vertex.is_seen && known.has(package, reference) {
             return (Action::Load, "the store has it".to_owned());
         }
         if known.in_reference(package) == Some(reference) {
             return (Action::Load, "the reference library has it".to_owned());
         }
     }
-    let builds = known.builds(package, reference.source);
+    let builds = if vertex.is_seen { known.builds(package, reference.source) } else { Vec::new() };
     if let Some((_, newest)) = builds.first() {
         vertex.spec.weight_ms = newest.build_ms.max(1);
     }
@@ -346,11 +365,14 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
     if let Some(makevars) = &settings.makevars {
         special.insert(MAKEVARS, makevars);
     }
-    let recipe = source.filter(|_| !matches!(origin, Origin::Provided)).and_then(|source| {
+    let source = source.filter(|_| !matches!(origin, Origin::Provided));
+    let seen = source.and_then(|source| known.configs(&entry.package, source));
+    let is_seen = seen.is_some();
+    let recipe = source.and_then(|source| {
         let (linking_to, special) = if let Some(binary) = binary {
             (Vec::new(), ConfigMap::from_iter([(BINARY, &binary.platform)]))
         } else {
-            let seen = known.configs(&entry.package, source).map(|configs| configs.linkingto);
+            let seen = seen.map(|configs| configs.linkingto);
             // Of a foreign binary the lockfile does not know what its source links to.
             (seen.or_else(|| entry.linking_to.clone().filter(|_| !is_foreign))?, special.clone())
         };
@@ -360,7 +382,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
             version: entry.version.clone(),
             source,
             linking_to,
-            imports: if is_strict { entry.dependencies.clone() } else { Vec::new() },
+            imports: if is_strict { entry.dependencies.to_vec() } else { Vec::new() },
             special,
         })
     });
@@ -387,6 +409,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
         because: String::new(),
         needs_compilation: entry.needs_compilation && binary.is_none(),
         system_packages: entry.system_packages.clone(),
+        is_seen,
     }
 }
 

@@ -1,10 +1,23 @@
 //! What a run came to, gathered from the settled events and from nothing else.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use larder_ops::wire::Graph;
 
 use crate::event::{Outcome, Settled};
 
 /// The end of a run, for its caller and for the summary that people read.
+///
+/// ```
+/// use larder::event::Outcome;
+/// use larder::report::{Report, RunOutcome};
+///
+/// let mut report = Report::default();
+/// report.counts.count(Outcome::Loaded);
+/// assert_eq!((report.outcome, report.counts.finished()), (RunOutcome::Ok, 1));
+/// assert!(report.failed.is_empty());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
     /// How the run as a whole ended.
@@ -20,6 +33,8 @@ pub struct Report {
     /// The packages of the reference library that are not in the new one, since they would not work there: not in the
     /// lockfile, and not to be had in the build that is wanted now. `because` says why.
     pub stale: Vec<Settled>,
+    /// The records of the graph, if the request asked for them and all went well.
+    pub export: Option<Arc<Graph>>,
 }
 
 /// How a run as a whole ended.

@@ -12,10 +12,10 @@ mod plan_json;
 mod style;
 mod summary;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod verified;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
 pub use self::counter::Counter;
@@ -80,6 +80,23 @@ pub struct UiOptions {
 }
 
 /// Shows one run. Dropping it leaves a clean terminal, whatever happened.
+///
+/// ```no_run
+/// use larder::ui::{ColorMode, Format, Palette, ProgressMode, Ui, UiOptions, Verbosity};
+///
+/// # async fn example(mut run: larder::larder::Run, palette: Palette) {
+/// let mut ui = Ui::new(UiOptions {
+///     format: Format::Human,
+///     progress: ProgressMode::Auto,
+///     verbosity: Verbosity::Verbose,
+///     palette,
+///     is_terminal: true,
+/// });
+/// while let Some(event) = run.next().await {
+///     ui.handle(&event);
+/// }
+/// # }
+/// ```
 pub struct Ui(Kind);
 
 enum Kind {
@@ -93,7 +110,8 @@ impl Ui {
     pub fn new(options: UiOptions) -> Self {
         let UiOptions { format, progress, verbosity, palette, is_terminal } = options;
         if format == Format::Json {
-            return Self(Kind::Json(Json::new(Box::new(io::stdout()))));
+            let is_verbose = verbosity == Verbosity::Verbose;
+            return Self(Kind::Json(Json::new(Box::new(io::stdout()), is_verbose)));
         }
         let progress = match progress {
             _ if verbosity == Verbosity::Quiet => ProgressMode::None,
@@ -125,6 +143,17 @@ impl Ui {
 pub fn print_data(text: &str) {
     let mut out = io::stdout().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// Returns stdout, for data that is no text. `None` if it is a terminal, which that would upset.
+pub fn data_stream() -> Option<impl Write> {
+    let out = io::stdout().lock();
+    (!out.is_terminal()).then(|| io::BufWriter::with_capacity(64 << 10, out))
+}
+
+/// Prints a note about what a command did to stderr, since its data is on stdout.
+pub fn print_note(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 /// Prints an error that ends the command, and its hints, to stderr. Drop the [`Ui`] before.

@@ -1,6 +1,6 @@
 //! What a running op may know: its vertex, the request to end, the results of its inputs.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU8, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
@@ -133,80 +133,151 @@ impl<O: Op> Clone for Context<O> {
 
 /// A result with the results below it.
 pub(crate) struct Made<O: Op> {
-    vertex: VertexId,
     pub(crate) result: O::Output,
-    /// The inputs' results; set once all that is below is there, and then only for ops that reach that far.
-    inputs: OnceLock<Box<[Arc<Made<O>>]>>,
+    /// Set once all that is below is there.
+    below: OnceLock<Below<O>>,
+}
+
+/// The results of a vertex's inputs. A vertex has the same edges in every graph in which it is, so that a graph and what
+/// is below one of its vertices can be walked side by side; nothing here says where else it stands.
+///
+/// The first two are in place, since most vertices of most graphs have no more.
+pub(crate) struct Below<O: Op> {
+    edges: [Option<Arc<Made<O>>>; 2],
+    others: Option<Box<Others<O>>>,
+}
+
+pub(crate) struct Others<O: Op> {
+    edges: Vec<Arc<Made<O>>>,
+    late: Vec<Late<O>>,
+}
+
+/// An input that is no edge: a cache map named it.
+pub(crate) struct Late<O: Op> {
+    pub(crate) made: Arc<Made<O>>,
+    /// Where it stands in the graph that it came with.
+    pub(crate) place: (Arc<Dag<O>>, VertexId),
+}
+
+impl<O: Op> Below<O> {
+    pub(crate) fn new(
+        mut edges: impl ExactSizeIterator<Item = Arc<Made<O>>>,
+        late: impl ExactSizeIterator<Item = Late<O>>,
+    ) -> Self {
+        let first = [edges.next(), edges.next()];
+        let has_others = edges.len() + late.len() > 0;
+        let others = || Box::new(Others { edges: edges.collect(), late: late.collect() });
+        Self { edges: first, others: has_others.then(others) }
+    }
+
+    fn edges(&self) -> impl Iterator<Item = &Arc<Made<O>>> {
+        self.edges.iter().flatten().chain(self.others.iter().flat_map(|others| &others.edges))
+    }
+
+    fn late(&self) -> impl Iterator<Item = &Late<O>> {
+        self.others.iter().flat_map(|others| &others.late)
+    }
+
+    /// Moves those into `last` that nobody else has.
+    fn move_last(self, last: &mut Vec<Made<O>>) {
+        last.extend(self.edges.into_iter().flatten().filter_map(Arc::into_inner));
+        if let Some(others) = self.others {
+            let Others { edges, late } = *others;
+            last.extend(edges.into_iter().chain(late.into_iter().map(|late| late.made)).filter_map(Arc::into_inner));
+        }
+    }
 }
 
 impl<O: Op> Made<O> {
-    pub(crate) fn new(vertex: VertexId, result: O::Output) -> Arc<Self> {
-        Arc::new(Self { vertex, result, inputs: OnceLock::new() })
+    pub(crate) fn new(result: O::Output) -> Arc<Self> {
+        Arc::new(Self { result, below: OnceLock::new() })
     }
 
-    pub(crate) fn complete(&self, inputs: impl FnOnce() -> Box<[Arc<Made<O>>]>) {
-        self.inputs.get_or_init(inputs);
-    }
-
-    fn inputs(&self) -> &[Arc<Self>] {
-        self.inputs.get().map_or(&[], |inputs| inputs)
+    /// All that is below is there.
+    pub(crate) fn complete(&self, below: Below<O>) {
+        // Said twice, it is the same.
+        let _ = self.below.set(below);
     }
 }
 
 impl<O: Op> Drop for Made<O> {
     /// Not by recursion: a chain may be longer than a stack is deep.
     fn drop(&mut self) {
-        let mut below: Vec<_> = self.inputs.take().map(Vec::from).unwrap_or_default();
-        while let Some(made) = below.pop() {
-            if let Some(mut made) = Arc::into_inner(made) {
-                below.extend(made.inputs.take().map(Vec::from).unwrap_or_default());
+        let mut last = Vec::new();
+        if let Some(below) = self.below.take() {
+            below.move_last(&mut last);
+        }
+        while let Some(mut made) = last.pop() {
+            if let Some(below) = made.below.take() {
+                below.move_last(&mut last);
             }
         }
     }
 }
 
 /// The results of what an executing vertex needs; a cheap handle that copies nothing until asked.
+///
+/// An input is named as the op's own graph names it. One that the graph does not have has no name: a cache map brought
+/// it in another job's graph, to a vertex that both graphs have.
 pub struct Inputs<O: Op> {
-    pub(crate) direct: Box<[Input<O>]>,
-}
-
-/// One direct input.
-pub(crate) struct Input<O: Op> {
-    pub(crate) vertex: VertexId,
-    pub(crate) output: u32,
-    /// Where the op that made it stands.
-    pub(crate) op: (Arc<Dag<O>>, VertexId),
-    pub(crate) made: Arc<Made<O>>,
+    dag: Arc<Dag<O>>,
+    vertex: VertexId,
+    direct: Below<O>,
 }
 
 impl<O: Op> Inputs<O> {
+    pub(crate) fn new(dag: Arc<Dag<O>>, vertex: VertexId, direct: Below<O>) -> Self {
+        Self { dag, vertex, direct }
+    }
+
     /// Returns the results of the vertex's own inputs, each the output that the edge names: its edges in order, then
     /// what its cache maps named besides.
-    pub fn direct(&self) -> impl Iterator<Item = (VertexId, O::Output)> + '_ {
-        self.direct.iter().map(|input| {
-            let Input { vertex, output, op: (dag, op), made } = input;
-            (*vertex, dag.op(*op).output(&made.result, *output))
-        })
+    pub fn direct(&self) -> impl Iterator<Item = (Option<VertexId>, O::Output)> + '_ {
+        let edges = self
+            .dag
+            .edges(self.vertex)
+            .zip(self.direct.edges())
+            .map(|(edge, made)| (Some(edge.input), self.dag.op(edge.input).output(&made.result, edge.output)));
+        let late = self.direct.late().map(|late| {
+            let (dag, vertex) = &late.place;
+            (self.own(late), dag.op(*vertex).output(&late.made.result, 0))
+        });
+        edges.chain(late)
     }
 
     /// Returns the whole results of all transitive inputs, each once, the nearest first; of an op that reaches for its
-    /// direct inputs only ([`Op::reach`]), those. An input that another job's graph brought has the id it has there.
-    pub fn closure(&self) -> Vec<(VertexId, O::Output)> {
-        let mut seen = HashSet::new();
-        let mut order: Vec<(VertexId, &Arc<Made<O>>)> = Vec::new();
-        for input in &self.direct {
-            if seen.insert(Arc::as_ptr(&input.made)) {
-                order.push((input.vertex, &input.made));
+    /// direct inputs only ([`Op::reach`]), those.
+    pub fn closure(&self) -> Vec<(Option<VertexId>, O::Output)> {
+        let mut places = HashMap::new();
+        let mut order: Vec<(Option<VertexId>, &Arc<Made<O>>)> = Vec::new();
+        let mut todo = VecDeque::new();
+        let (mut from, mut below) = (Some(self.vertex), Some(&self.direct));
+        loop {
+            let mut names = from.into_iter().flat_map(|vertex| self.dag.edges(vertex));
+            let edges =
+                below.into_iter().flat_map(Below::edges).map(|made| (names.next().map(|edge| edge.input), made));
+            let late = below.into_iter().flat_map(Below::late).map(|late| (self.own(late), &late.made));
+            for (vertex, made) in edges.chain(late) {
+                let place = *places.entry(Arc::as_ptr(made)).or_insert(order.len());
+                match order.get_mut(place) {
+                    // What is below has names now, too.
+                    Some((known, _)) if known.is_none() && vertex.is_some() => *known = vertex,
+                    Some(_) => continue,
+                    None => order.push((vertex, made)),
+                }
+                todo.push_back(place);
             }
-        }
-        let mut next = 0;
-        while let Some((_, made)) = order.get(next) {
-            let below = made.inputs().iter().filter(|made| seen.insert(Arc::as_ptr(made)));
-            let below: Vec<_> = below.map(|made| (made.vertex, made)).collect();
-            order.extend(below);
-            next += 1;
+            let Some(place) = todo.pop_front() else { break };
+            let (vertex, made) = order[place];
+            (from, below) = (vertex, made.below.get());
         }
         order.into_iter().map(|(vertex, made)| (vertex, made.result.clone())).collect()
+    }
+
+    /// Returns what the op's own graph calls a late input.
+    fn own(&self, late: &Late<O>) -> Option<VertexId> {
+        let (dag, vertex) = &late.place;
+        Arc::ptr_eq(dag, &self.dag).then_some(*vertex)
     }
 }
 

@@ -33,7 +33,7 @@ use std::sync::Arc;
 use crate::cache::{Cache, Found, Record};
 use crate::config::Config;
 use crate::context::{Context, FlightId, Home, Inputs};
-use crate::few::{ById, Few};
+use crate::few::ById;
 use crate::op::{CacheMap, Op, Part};
 use crate::ready::{JobId, ReadyQueue};
 
@@ -42,13 +42,18 @@ pub(crate) mod export;
 mod flight;
 mod intern;
 mod keys;
+mod known;
+mod lists;
 pub(crate) mod node;
+mod nodes;
 mod settle;
 mod want;
 
 use event::Note;
 use intern::Identity;
-use node::{Build, BuildId, Content, ContentId, Drain, Flight, NodeId, Nodes, Wants};
+use known::{KeyId, Keys};
+use lists::Chains;
+use node::{Build, BuildId, Content, ContentId, Drain, Flight, NodeId, Nodes, Waiter, Wants};
 
 /// A phase to start, with what it needs.
 pub(crate) struct Start<O: Op> {
@@ -113,19 +118,17 @@ pub(crate) struct Core<O: Op> {
     flights: ById<FlightId, Flight<O>>,
     n_flights: u64,
     by_identity: HashMap<Identity<O::Key>, NodeId>,
-    /// By key: a node that has the result.
-    landed: HashMap<O::Key, NodeId>,
-    /// Others that have it too, where there are any.
-    twins: HashMap<O::Key, Vec<NodeId>>,
+    keys: Keys<O::Key>,
     /// By key and whether it is made anew: the flight that brings the result.
-    airborne: HashMap<(O::Key, bool), FlightId>,
-    /// By key: the nodes that have found it in no cache. As soon as one has the result the caches' answer is out of date
-    /// for all others.
-    awaiting: HashMap<O::Key, Few<NodeId>>,
+    airborne: ById<(KeyId, bool), FlightId>,
+    /// Who waits for nodes to get their keys.
+    waiters: Chains<Waiter>,
     ready: ReadyQueue<Item>,
     contents: ById<ContentId, Content<O::Key>>,
     contents_of: ById<NodeId, Vec<ContentId>>,
     n_contents: u32,
+    /// Room to put the arguments of a cache map together.
+    digests: Vec<O::Key>,
     agenda: VecDeque<Step>,
     notes: VecDeque<Note<O>>,
     resumed: VecDeque<FlightId>,
@@ -143,13 +146,13 @@ impl<O: Op> Core<O> {
             flights: ById::default(),
             n_flights: 0,
             by_identity: HashMap::new(),
-            landed: HashMap::new(),
-            twins: HashMap::new(),
-            airborne: HashMap::new(),
-            awaiting: HashMap::new(),
+            keys: Keys::new(),
+            airborne: ById::default(),
+            waiters: Chains::new(),
             contents: ById::default(),
             contents_of: ById::default(),
             n_contents: 0,
+            digests: Vec::new(),
             agenda: VecDeque::new(),
             notes: VecDeque::new(),
             resumed: VecDeque::new(),
@@ -189,8 +192,8 @@ impl<O: Op> Core<O> {
             self.builds.len(),
             self.flights.len(),
             self.by_identity.len(),
-            self.landed.len() + self.twins.len(),
-            self.airborne.len() + self.awaiting.len(),
+            self.keys.len(),
+            self.airborne.len(),
             self.contents.len() + self.contents_of.len(),
         ]
     }

@@ -28,6 +28,13 @@ pub trait Op: Sized + Send + Sync + 'static {
         String::new()
     }
 
+    /// Returns where a report of progress is filed: it takes the place of the phase's earlier report in that slot, in what
+    /// those are told who come late. `None`: it is kept beside all others. So a counter takes one slot, and the last
+    /// lines of an endless output as many as they are to be.
+    fn slot(_progress: &Self::Progress) -> Option<u64> {
+        None
+    }
+
     /// Returns what this op is, inputs aside: vertices of equal digests and equal inputs are one vertex, in whatever
     /// job or graph they stand. `None`: it is one only with itself.
     fn digest(&self) -> Option<Self::Key> {

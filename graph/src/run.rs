@@ -14,6 +14,7 @@ use crate::core::node::{BuildId, Owner};
 use crate::dag::{Dag, VertexId};
 use crate::drive::{Driver, Sink};
 use crate::event::{Event, Report, Settled};
+use crate::few::ById;
 use crate::op::Op;
 use crate::ready::JobId;
 use crate::stop::Stop;
@@ -47,7 +48,7 @@ pub async fn run<O: Op>(
         stop: stop.clone(),
         heard: 0,
         build: None,
-        started_at: vec![None; n_vertices],
+        started_at: ById::default(),
         settled: std::iter::repeat_with(|| None).take(n_vertices).collect(),
         is_finished: false,
         is_deaf: false,
@@ -77,7 +78,7 @@ pub async fn run<O: Op>(
         }
         resume_unwind(panic);
     }
-    Report::new(sink.settled, dag.vertices())
+    Report::new(sink.settled)
 }
 
 /// Keeps what the report will say.
@@ -86,8 +87,8 @@ struct Run<O: Op, E> {
     /// The level of the stop that the core was told of.
     heard: u8,
     build: Option<BuildId>,
-    /// When each vertex's first phase started.
-    started_at: Vec<Option<Instant>>,
+    /// Of what is not settled: when its first phase started.
+    started_at: ById<VertexId, Instant>,
     settled: Vec<Option<Settled<O>>>,
     is_finished: bool,
     /// An op panicked: there is no more to tell.
@@ -115,13 +116,13 @@ impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
         let vertex = note.vertex;
         match note.what {
             What::Started(phase, _) => {
-                self.started_at[vertex.index()].get_or_insert_with(Instant::now);
+                self.started_at.entry(vertex).or_insert_with(Instant::now);
                 (self.events)(Event::Started { vertex, phase });
             }
             What::CacheFailed(error) => (self.events)(Event::CacheFailed { vertex, error: &error }),
             What::Settled(outcome) => {
-                let key = core.node(note.node).and_then(|node| node.key.clone());
-                let duration = self.started_at[vertex.index()].map_or(Duration::ZERO, |start| start.elapsed());
+                let key = core.key(note.node).cloned();
+                let duration = self.started_at.remove(&vertex).map_or(Duration::ZERO, |start| start.elapsed());
                 let settled = self.settled[vertex.index()].insert(Settled { key, outcome, duration });
                 (self.events)(Event::Settled { vertex, settled });
             }

@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::fault::fs;
 
@@ -43,7 +44,19 @@ pub struct Library {
     root: PathBuf,
     place: Place,
     record: Record,
-    _lock: fs::File,
+    lock: Lease,
+}
+
+/// Keeps others from changing a library until the last clone is dropped.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    _lock: Arc<fs::File>,
+}
+
+impl Lease {
+    fn new(lock: fs::File) -> Self {
+        Self { _lock: Arc::new(lock) }
+    }
 }
 
 /// Why a library could not be read or changed.
@@ -144,7 +157,7 @@ impl Library {
             Some(generations) => generations.sweep()?,
             None => remove_all(&root.join(PRIVATE).join("staging"))?,
         }
-        Ok(Self { record: Record::read(&root, platform)?, root, place, _lock: lock })
+        Ok(Self { record: Record::read(&root, platform)?, root, place, lock: Lease::new(lock) })
     }
 
     /// Makes it a library of generations, whose first is what it holds now; R sees the same packages throughout.
@@ -155,7 +168,12 @@ impl Library {
         }
         let (generations, lock) = Generations::convert(&self.place.path)?;
         let root = generations.tree(generations.current()?);
-        Ok(Self { root, place: Place { generations: Some(generations), ..self.place }, _lock: lock, ..self })
+        Ok(Self { root, place: Place { generations: Some(generations), ..self.place }, lock: Lease::new(lock), ..self })
+    }
+
+    /// Returns a hold on the library that outlives this handle.
+    pub fn lease(&self) -> Lease {
+        self.lock.clone()
     }
 
     /// Returns the directory with the packages. Of a library of generations it is the current one.

@@ -6,12 +6,37 @@
 //! {root}/{platform}/{package}/{source_hash}/{config_hash}/              the tree, read-only
 //! {root}/{platform}/{package}/{source_hash}/{config_hash}.files         its manifest: what the tree consists of
 //! {root}/{platform}/{package}/{source_hash}/{config_hash}.json          its sidecar; the mtime is "last used"
-//! {root}/.staging/{uuid}/  .locks/  .probes/  .aside/  blobs/  logs/
+//! {root}/.staging/{uuid}/  .locks/  .keys/  .probes/  .aside/  blobs/  logs/
 //! ```
 //!
 //! An entry exists when tree *and* sidecar exist, and the sidecar is written last, after all else was flushed to
 //! the disk. So a process that dies at any instant leaves an entry or none, and what it leaves besides is swept by
 //! the next build. Only [`Store::publish`] and [`transfer::import`] add a name below a platform.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use larder_ops::digest::Sha256Digest;
+//! use larder_ops::key::{ConfigMap, PackageKey};
+//! use larder_ops::package::PackageName;
+//! use larder_ops::store::{OnExisting, Sidecar, Store};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let store = Store::open(dir.path(), "4.2-x86_64-pc-linux-gnu", "R 4.2.2, gcc 12");
+//! let name = PackageName::parse("R6")?;
+//! let key = PackageKey::new(name, "2.5.1".to_owned(), Sha256Digest::of(b"source"), vec![], &ConfigMap::default());
+//! assert_eq!(store.lookup(key.package(), key.reference()), None);
+//!
+//! // Built beside, then published in one step, under a lock that other processes wait for.
+//! let _lock = store.lock_source(key.package(), key.reference().source)?;
+//! let staging = store.stage()?;
+//! let built = staging.path().join("R6");
+//! fs_err::create_dir(&built)?;
+//! fs_err::write(built.join("DESCRIPTION"), "Package: R6\nBuilt: R 4.2.2\n")?;
+//! let tree = store.publish(&built, &key, &Sidecar::new(&key, Duration::from_secs(1)), OnExisting::Keep)?;
+//! assert_eq!(store.lookup(key.package(), key.reference()), Some(tree));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,13 +57,19 @@ use manifest::Manifest;
 use staging::Staging;
 
 mod entry;
+mod keys;
 pub mod manifest;
 pub(crate) mod scan;
+mod sidecar;
 mod staging;
-//pub mod transfer;
+#[cfg(test)]
+mod testing;
+pub mod transfer;
 pub mod verify;
 
-pub use entry::{BrokenEntry, Depth, Problem, SidecarError};
+pub use entry::{BrokenEntry, Depth, Problem};
+pub use keys::Lead;
+pub use sidecar::SidecarError;
 pub use staging::StagingDir;
 
 /// A store as one platform sees it. Cheap to open; nothing is created before something is stored.
@@ -166,6 +197,11 @@ impl Store {
         &self.platform
     }
 
+    /// Returns what the platform stands for.
+    fn description(&self) -> &str {
+        &self.description
+    }
+
     /// Returns where a package's tree is, or would be.
     pub fn tree(&self, package: &PackageName, reference: Reference) -> PathBuf {
         self.source_dir(package, reference.source).join(reference.config.to_string())
@@ -250,10 +286,11 @@ impl Store {
         Ok(SourceLock { _file: file })
     }
 
-    /// Removes what dead processes left in staging; what a living one works on is locked by it. Cheap where there is
-    /// nothing, so every run begins with it.
+    /// Removes what dead processes left in staging, and what is known of keys whose entries somebody removed; what a
+    /// living process works on is locked by it. Cheap where there is nothing, so every run begins with it.
     pub fn sweep(&self) {
         staging::sweep(&self.root);
+        self.prune_keys();
     }
 
     /// Makes an empty directory on the store's file system, removed when it is dropped.
@@ -263,6 +300,11 @@ impl Store {
             *staging = Some(Staging::open(&self.root)?);
         }
         staging.as_ref().expect("set just above").dir()
+    }
+
+    /// Gives up the staging directory, once nothing is in it; the next use makes another.
+    pub fn end_staging(&self) {
+        *self.staging.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Makes an installed package at `built`, which lies in a [`StagingDir`] of this store, the entry of `key`.

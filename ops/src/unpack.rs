@@ -12,7 +12,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use archive::Entry;
+pub(crate) use archive::Metered;
 pub use name::Refusal;
+pub(crate) use name::check_link;
 use tree::Tree;
 
 /// What to expect of an archive, and how much of it to accept.

@@ -8,6 +8,8 @@ use crate::exit::Exit;
 use crate::larder::Exchange;
 use crate::ui;
 
+mod export;
+mod import;
 mod ingest;
 mod populate;
 mod verify;
@@ -16,6 +18,8 @@ pub(super) fn run(command: &StoreCommand, env: &Env) -> Result<Exit, CommandErro
     match command {
         StoreCommand::Populate(args) => populate::run(args, env),
         StoreCommand::Ingest(args) => ingest::run(args, env),
+        StoreCommand::Export(args) => export::run(args, env),
+        StoreCommand::Import(args) => import::run(args, env),
         StoreCommand::Verify(args) => verify::run(args, env),
     }
 }

@@ -16,7 +16,7 @@ use larder_ops::package::{Description, PackageName};
 use larder_ops::store::{Configs, OnExisting, Sidecar, Store, StoreError};
 use larder_ops::toolchain::Provided;
 
-use super::{Error, Known, Larder, Request};
+use super::{Access, Error, Known, Larder, Request};
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Knowledge, Plan, Vertex};
 
@@ -102,7 +102,7 @@ impl Larder {
         let store = self.store();
         let mut library = Library::open(&exchange.library, store.platform())?;
         let request = exchange.request();
-        let beside = self.beside(lockfile, &request, &store)?;
+        let beside = self.beside(lockfile, &request, &store, Access::Hold)?;
         let plan = self.plan_with(lockfile, &request, &store, library.record(), beside.as_ref())?;
         let in_use = beside.as_ref().map(|beside| &*beside.library);
         let mut found = Found { abi: exchange.is_runtime.then(Abi::default), ..Found::default() };
@@ -170,7 +170,7 @@ impl Larder {
         let mut opened = exchange.is_runtime.then(|| Library::open(library, store.platform())).transpose()?;
         let record = Record::read(library, store.platform())?;
         let request = exchange.request();
-        let beside = self.beside(lockfile, &request, &store)?;
+        let beside = self.beside(lockfile, &request, &store, Access::Hold)?;
         let plan = {
             let known = Installed { known: self.known(&store, &record, library, beside.as_ref()), library };
             self.plan_from(lockfile, &request, &known, beside.as_ref())?

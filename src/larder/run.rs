@@ -1,37 +1,66 @@
 //! One run: the plan is carried out, what happens is told, and the library is changed at the end.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use larder_graph::{Config, Event as GraphEvent, OnFailure, Stop};
+use larder_graph::{Built, Dag, Job, JobOptions, OnFailure, Stop, VertexId};
 use larder_ops::library::Library;
-use larder_ops::op::{PackageOp, StoreCache};
-use tokio::sync::mpsc::UnboundedReceiver;
+use larder_ops::op::{Commission, PackageOp};
+use larder_ops::wire::Graph;
 use tokio::task::JoinHandle;
 
+use super::engine::Engine;
+use super::journal::Events;
 use super::tell::Teller;
 use super::update::update;
-use super::{Error, Larder, Request, blocking};
+use super::{Access, Error, Larder, Request, blocking};
 use crate::event::Event;
 use crate::lockfile::Lockfile;
+use crate::plan::Vertex;
 use crate::report::{Report, RunOutcome};
 
 /// A run that is under way.
+///
+/// ```no_run
+/// # async fn example(mut run: larder::larder::Run) -> Result<(), larder::larder::Error> {
+/// // Another listener, who hears everything from the first event on and may read as slowly as it likes.
+/// let mut log = run.events();
+/// tokio::spawn(async move {
+///     while let Some(event) = log.next().await {
+///         println!("{event:?}");
+///     }
+/// });
+/// let stop = run.stop();
+/// while let Some(event) = run.next().await {
+///     if matches!(event, larder::event::Event::Settled(settled) if settled.failure.is_some()) {
+///         stop.request();
+///     }
+/// }
+/// let report = run.finish().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Run {
-    events: UnboundedReceiver<Event>,
+    events: Events,
     stop: Stop,
     task: JoinHandle<Result<Report, Error>>,
 }
 
 impl Run {
-    pub(super) fn new(events: UnboundedReceiver<Event>, stop: Stop, task: JoinHandle<Result<Report, Error>>) -> Self {
+    pub(super) fn new(events: Events, stop: Stop, task: JoinHandle<Result<Report, Error>>) -> Self {
         Self { events, stop, task }
     }
 
     /// Returns the next event, or `None` when the run is over.
     pub async fn next(&mut self) -> Option<Event> {
-        self.events.recv().await
+        self.events.next().await
+    }
+
+    /// Returns all events from the first on, for another listener, who may come at any time.
+    pub fn events(&self) -> Events {
+        self.events.again()
     }
 
     /// Returns the handle by which the run can be asked to end, first kindly, then at once.
@@ -62,7 +91,7 @@ impl futures_core::Stream for Run {
         mut self: std::pin::Pin<&mut Self>,
         cx: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Event>> {
-        self.events.poll_recv(cx)
+        std::pin::Pin::new(&mut self.events).poll_next(cx)
     }
 }
 
@@ -74,19 +103,36 @@ pub(super) async fn run(
     mut emit: impl FnMut(Event),
 ) -> Result<Report, Error> {
     let start = Instant::now();
-    let store = larder.store();
-    let store = blocking(move || {
-        store.sweep();
-        Ok::<_, Error>(store)
-    });
-    let store = store.await?;
-    let Some(mut library) = open(request, store.platform(), &stop, &mut emit).await? else {
-        let report = Report { outcome: RunOutcome::Interrupted, duration: start.elapsed(), ..Report::default() };
-        emit(Event::Finished(report.clone()));
-        return Ok(report);
+    let engine = larder.engine();
+    let report = with_engine(&engine, larder, lockfile, request, &stop, &mut emit).await;
+    // Whoever hears that the run is over may begin another one on the same library.
+    engine.leave().await;
+    let report = Report { duration: start.elapsed(), ..report? };
+    emit(Event::Finished(report.clone()));
+    Ok(report)
+}
+
+async fn with_engine(
+    engine: &Engine,
+    larder: &Larder,
+    lockfile: &Lockfile,
+    request: &Request,
+    stop: &Stop,
+    emit: &mut impl FnMut(Event),
+) -> Result<Report, Error> {
+    let Engine { solver, workshop } = engine;
+    let store = &workshop.store;
+    let swept = Arc::clone(workshop);
+    blocking(move || {
+        swept.store.sweep();
+        Ok::<_, Error>(())
+    })
+    .await?;
+    let Some(library) = open(request, store.platform(), stop, emit).await? else {
+        return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
-    let beside = larder.beside(lockfile, request, &store)?;
-    let plan = larder.plan_with(lockfile, request, &store, library.record(), beside.as_ref())?;
+    let beside = larder.beside(lockfile, request, store, Access::Hold)?;
+    let plan = larder.plan_with(lockfile, request, store, library.record(), beside.as_ref())?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),
         n_vertices: plan.dag.len() + plan.stale.len(),
@@ -103,35 +149,62 @@ pub(super) async fn run(
             return Err(error.into());
         }
     }
-    let place = (library.root().to_owned(), library.record().clone());
-    let workshop = larder.workshop(store, place, beside.as_ref(), &plan, request);
-    let workshop = Arc::new(workshop);
-    let dag = Arc::new(plan.dag.map(|_, vertex| PackageOp::new(vertex.spec.clone(), Arc::clone(&workshop))));
-    let mut report = Report::default();
-    for stale in &plan.stale {
-        let settled = stale.into();
-        report.record(&settled);
-        emit(Event::Settled(settled));
+    let number = larder.engines.number();
+    let commission = Arc::new(Commission {
+        run: number,
+        library: (library.root().into(), library.record().clone()),
+        lease: library.lease(),
+        reference: beside.map(|beside| beside.library),
+        ids: plan.ids.clone(),
+        rebuilds_when_imports_change: request.rebuilds_when_imports_change,
+    });
+    let op = |_, vertex: &Vertex| PackageOp::new(vertex.spec.clone(), Arc::clone(workshop), Arc::clone(&commission));
+    // Whoever listens late listens to the run; see `journal`.
+    let options = JobOptions { on_failure: request.on_failure, keeps_history: false };
+    let job = solver.job(number.to_string(), options).expect("no two runs have one number");
+    let mut teller = Teller::new(&plan, &library, emit);
+    plan.stale.iter().for_each(|stale| teller.stale(stale));
+    let built = solve(&job, plan.dag.map(op), stop, &mut teller).await;
+    let (mut report, done) = teller.finish();
+    if let (Some(built), Some(mode)) = (built, request.export) {
+        let export = job.export(&built, mode).await;
+        report.export = Some(Arc::new(Graph::of_export(&export, store.platform())));
     }
-    let graph_report = {
-        let mut teller = Teller { plan: &plan, dag: &dag, report: &mut report, emit: &mut emit };
-        let on_event = |event: GraphEvent<'_, PackageOp>| teller.tell(event);
-        let rebuilt = dag.vertices().map(|vertex| &dag.op(vertex).spec).filter(|spec| spec.is_rebuilt);
-        let rebuilt = rebuilt.map(|spec| spec.package.clone()).collect();
-        let config = Config::from(larder.limits()).cache(StoreCache::new(Arc::clone(&workshop), rebuilt));
-        larder_graph::run(Arc::clone(&dag), config, request.on_failure, stop.clone(), on_event).await
-    };
     if stop.is_requested() {
         report.outcome = RunOutcome::Interrupted;
     } else if report.outcome == RunOutcome::Ok
         || request.on_failure == OnFailure::KeepGoing && request.reference.is_none()
     {
-        library = update(larder, request, &plan, &graph_report, library, &mut report, &mut emit).await?;
+        update(larder, request, &plan, &done, library, &mut report, emit).await?;
     }
-    drop(library);
-    report.duration = start.elapsed();
-    emit(Event::Finished(report.clone()));
     Ok(report)
+}
+
+/// Brings all packages to their end, as part of what the solver has to do for others besides, and tells how it goes.
+/// What it came to is the sum of what is told of its vertices; the build is there if all went well.
+async fn solve<E: FnMut(Event)>(
+    job: &Job<PackageOp>,
+    dag: Dag<PackageOp>,
+    stop: &Stop,
+    teller: &mut Teller<'_, E>,
+) -> Option<Built<PackageOp>> {
+    let mut status = job.status();
+    let targets: Vec<VertexId> = dag.vertices().collect();
+    let mut building = pin!(job.build(dag, &targets));
+    let passed_on = job.stop();
+    let built = loop {
+        tokio::select! {
+            biased;
+            () = stop.forced(), if !passed_on.is_forced() => passed_on.force(),
+            () = stop.requested(), if !passed_on.is_requested() => passed_on.request(),
+            Some(event) = status.next() => teller.tell(&event),
+            ended = &mut building => break ended.ok(),
+        }
+    };
+    while let Some(event) = status.try_next() {
+        teller.tell(&event);
+    }
+    built
 }
 
 /// Opens the library, and waits for whoever else is changing it, unless the run is stopped meanwhile.

@@ -1,69 +1,120 @@
 //! What the solver says of vertices, as what a run says of packages.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use larder_graph::{Dag, Event as GraphEvent, Failure as GraphFailure, Outcome as GraphOutcome};
-use larder_graph::{Settled as GraphSettled, VertexId};
+use larder_graph::{Failure as GraphFailure, Outcome as GraphOutcome, Report as GraphReport, Settled as GraphSettled};
+use larder_graph::{JobEvent, Told, VertexId};
+use larder_ops::key::PackageKey;
+use larder_ops::library::Library;
 use larder_ops::op::{Done, How, Key, OpError, PackageOp, Progress};
 use larder_ops::package::PackageName;
 
 use crate::event::{Event, Failure, Outcome, Settled, Step};
 use crate::host::Host;
-use crate::plan::Plan;
+use crate::plan::{Plan, Stale};
 use crate::report::Report;
 use crate::system;
 
+/// Why a package that is new came from the store for one of two runs.
+const ANOTHER_RUN: &str = "another run built it";
+
 /// Turns what the solver says of vertices into what a run says of packages.
 pub(super) struct Teller<'a, E> {
-    pub(super) plan: &'a Plan,
-    pub(super) dag: &'a Dag<PackageOp>,
-    pub(super) report: &'a mut Report,
-    pub(super) emit: &'a mut E,
+    plan: &'a Plan,
+    library: &'a Library,
+    report: Report,
+    done: HashMap<VertexId, GraphSettled<PackageOp>>,
+    emit: &'a mut E,
 }
 
-impl<E: FnMut(Event)> Teller<'_, E> {
-    pub(super) fn tell(&mut self, event: GraphEvent<'_, PackageOp>) {
-        match event {
+impl<'a, E: FnMut(Event)> Teller<'a, E> {
+    pub(super) fn new(plan: &'a Plan, library: &'a Library, emit: &'a mut E) -> Self {
+        Self { plan, library, report: Report::default(), done: HashMap::new(), emit }
+    }
+
+    pub(super) fn tell(&mut self, event: &JobEvent<PackageOp>) {
+        let vertex = event.vertex.vertex;
+        match &event.told {
             // What a phase amounts to is known inside it: a cache map may or may not download.
-            GraphEvent::Started { .. } => {}
-            GraphEvent::Progress { vertex, progress } => self.progress(vertex, progress),
-            GraphEvent::CacheFailed { vertex, error } => {
+            Told::Vertex { .. } | Told::Started(_) | Told::Found => {}
+            Told::Progress(progress) => self.progress(vertex, progress),
+            Told::CacheFailed(error) => {
                 let message = format!("{} could not be loaded: {error}; it is built instead", self.package(vertex));
                 (self.emit)(Event::Warning { message });
             }
-            GraphEvent::Settled { vertex, settled } => {
-                let settled = self.settled(vertex, settled);
-                self.report.record(&settled);
-                (self.emit)(Event::Settled(settled));
-            }
+            Told::Ended(settled) => self.ended(vertex, GraphSettled::clone(settled)),
         }
     }
 
-    fn package(&self, vertex: VertexId) -> &PackageName {
-        &self.dag.op(vertex).spec.package
+    /// Tells of a package that is known to be stale without looking further.
+    pub(super) fn stale(&mut self, stale: &Stale) {
+        let told = Settled::from(stale);
+        self.report.record(&told);
+        (self.emit)(Event::Settled(told));
     }
 
-    fn progress(&mut self, vertex: VertexId, progress: Progress) {
-        let spec = &self.dag.op(vertex).spec;
+    /// Tells of what was not even begun, and returns what it all came to.
+    ///
+    /// # Panics
+    /// When an op did: that is our fault, not the package's.
+    pub(super) fn finish(mut self) -> (Report, GraphReport<PackageOp>) {
+        for vertex in self.plan.dag.vertices() {
+            if !self.done.contains_key(&vertex) {
+                let outcome = GraphOutcome::Stopped;
+                self.ended(vertex, GraphSettled { key: None, outcome, duration: Duration::ZERO });
+            }
+        }
+        let panicked = |settled: &GraphSettled<PackageOp>| match settled.outcome.failure() {
+            Some(GraphFailure::Panicked(message)) => Some(message.clone()),
+            _ => None,
+        };
+        if let Some(message) = self.done.values().find_map(panicked) {
+            std::panic::resume_unwind(Box::new(message));
+        }
+        (self.report, GraphReport::of(&self.plan.dag, self.done))
+    }
+
+    fn ended(&mut self, vertex: VertexId, settled: GraphSettled<PackageOp>) {
+        let told = self.settled(vertex, &settled);
+        self.done.insert(vertex, settled);
+        self.report.record(&told);
+        (self.emit)(Event::Settled(told));
+    }
+
+    fn package(&self, vertex: VertexId) -> &PackageName {
+        &self.plan.dag.op(vertex).spec.package
+    }
+
+    fn progress(&mut self, vertex: VertexId, progress: &Progress) {
+        let spec = &self.plan.dag.op(vertex).spec;
         let package = spec.package.clone();
         let started = |step| Event::Started { package: package.clone(), version: spec.version.clone(), step };
         (self.emit)(match progress {
             Progress::Fetching => started(Step::Fetch),
             Progress::Building => started(Step::Build),
-            Progress::Bytes(current, total) => Event::Progress { package, step: Step::Fetch, current, total },
+            Progress::Bytes(current, total) => {
+                Event::Progress { package, step: Step::Fetch, current: *current, total: *total }
+            }
+            Progress::Output { log, from, text, .. } => {
+                Event::Output { package, log: log.to_path_buf(), from: *from, text: text.clone() }
+            }
             Progress::Warning(message) => Event::Warning { message: format!("{package}: {message}") },
         });
     }
 
     fn settled(&self, vertex: VertexId, settled: &GraphSettled<PackageOp>) -> Settled {
-        let spec = &self.dag.op(vertex).spec;
+        let spec = &self.plan.dag.op(vertex).spec;
+        let key = settled.key.as_ref().and_then(Key::wanted);
         let (outcome, because) = match &settled.outcome {
+            GraphOutcome::Loaded(done) if is_kept(self.library, &spec.package, done, key) => (Outcome::Kept, None),
+            GraphOutcome::Loaded(done) if done.build.is_some() => (Outcome::Loaded, Some(ANOTHER_RUN.to_owned())),
             GraphOutcome::Loaded(done) | GraphOutcome::Executed(done) => self.well(vertex, done),
             GraphOutcome::Failed(_) => (Outcome::Failed, None),
             GraphOutcome::Skipped { because } => (Outcome::Skipped, Some(self.package(*because).to_string())),
-            GraphOutcome::Stopped => (Outcome::Skipped, None),
+            GraphOutcome::Stopped | GraphOutcome::Found => (Outcome::Skipped, None),
         };
-        let key = settled.key.as_ref().and_then(Key::wanted);
         let op_error = match settled.outcome.failure() {
             Some(GraphFailure::Op(error)) => Some(error),
             _ => None,
@@ -123,6 +174,16 @@ impl<E: FnMut(Event)> Teller<'_, E> {
             hint: (!error.missing_programs().is_empty()).then(|| format!("`{install}`")),
             is_environment: error.is_environment(),
         }
+    }
+}
+
+/// Says whether the library has what came from the store. Mostly that is known before it is looked for there; a key
+/// that leads to another one is known only then.
+pub(super) fn is_kept(library: &Library, package: &PackageName, done: &Done, key: Option<&Arc<PackageKey>>) -> bool {
+    match done.how {
+        How::Kept => true,
+        How::Loaded => key.is_some_and(|key| library.holds(package, key.reference())),
+        _ => false,
     }
 }
 

@@ -9,6 +9,7 @@ use larder_ops::link::Linker;
 use larder_ops::op::{How, Key, PackageOp, Standing};
 use larder_ops::package::PackageName;
 
+use super::tell::is_kept;
 use super::{Error, Larder, Request, blocking};
 use crate::event::Event;
 use crate::plan::{Plan, Stale};
@@ -23,7 +24,7 @@ pub(super) async fn update(
     library: Library,
     report: &mut Report,
     emit: &mut impl FnMut(Event),
-) -> Result<Library, Error> {
+) -> Result<(), Error> {
     let mut wanted: BTreeSet<PackageName> = plan.ids.keys().cloned().collect();
     let mut put = Vec::new();
     let mut provided = BTreeSet::new();
@@ -55,7 +56,8 @@ pub(super) async fn update(
         };
         match (&done.how, &done.tree) {
             (How::Provided, _) => drop(provided.insert(package.clone())),
-            (How::Kept, _) | (_, None) => {}
+            (_, None) => {}
+            _ if is_kept(&library, package, done, Some(key)) => {}
             _ if lost_input.is_some() => held_back.push(package.clone()),
             (_, Some(tree)) if what == What::Foreign && is_same_package(tree, &library.root().join(package)) => {}
             (_, Some(tree)) => put.push(Put { package: package.clone(), tree: tree.clone(), what }),
@@ -82,10 +84,14 @@ pub(super) async fn update(
             ),
         });
     }
-    let foreign = library.foreign(&wanted)?;
+    // An earlier run may have put there what is stale now.
+    let stale = report.stale.iter().map(|stale| &stale.package);
+    let stale: BTreeSet<_> = stale.filter(|package| has_package(library.root(), package)).cloned().collect();
+    let foreign = library.foreign(&wanted.union(&stale).cloned().collect())?;
     let ours = library.record().packages();
     let mut remove: BTreeSet<PackageName> =
         ours.into_iter().filter(|package| !wanted.contains(*package) || provided.contains(*package)).cloned().collect();
+    remove.extend(stale);
     if request.is_exact {
         remove.extend(foreign);
     } else if !foreign.is_empty() {
@@ -114,10 +120,10 @@ pub(super) async fn update(
     }
     let change = Change { put, remove, generations_kept: request.generations_kept };
     let linker = Linker::new(larder.config.link);
-    let (library, linker) = blocking(move || {
+    let linker = blocking(move || {
         let mut library = library;
         library.apply(&change, &linker)?;
-        Ok::<_, LibraryError>((library, linker))
+        Ok::<_, LibraryError>(linker)
     })
     .await?;
     if let Some(chosen) = larder.config.link.filter(|chosen| *chosen != linker.mode()) {
@@ -128,7 +134,7 @@ pub(super) async fn update(
             ),
         });
     }
-    Ok(library)
+    Ok(())
 }
 
 /// Says whether two directories hold the same installation of a package: R stamps each one with its time.

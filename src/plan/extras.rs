@@ -4,6 +4,7 @@
 //! configuration, or built again. Only when they cannot be had is it no failure: they are stale, and named.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use larder_ops::digest::Sha256Digest;
 use larder_ops::key::ConfigMap;
@@ -103,8 +104,9 @@ pub(super) fn vertex(extra: &Extra) -> Vertex {
             source_hash: Some(extra.source),
             binary_platform: None,
             special: extra.special.clone(),
-            dependencies: extra.dependencies.clone(),
-            metadata: extra.metadata.clone(),
+            dependencies: extra.dependencies.clone().into(),
+            metadata: Arc::new(extra.metadata.clone()),
+
             install_args: extra.install_args.clone(),
             is_rebuilt: false,
             weight_ms: GUESS_MS,
@@ -115,5 +117,6 @@ pub(super) fn vertex(extra: &Extra) -> Vertex {
         because: String::new(),
         needs_compilation: false,
         system_packages: Vec::new(),
+        is_seen: true,
     }
 }

@@ -102,11 +102,12 @@ fn summary(verified: &Verified) -> String {
     let entries = if verified.n_entries == 1 { "entry" } else { "entries" };
     let size = indicatif::DecimalBytes(verified.bytes);
     let mut text = format!("store: {} {entries} ({size}) checked, ", verified.n_entries);
-    text += &match verified.findings.len() {
-        0 => "nothing is wrong".to_owned(),
-        1 => "1 finding".to_owned(),
-        n => format!("{n} findings"),
-    };
+    match verified.findings.len() {
+        0 => write!(text, "nothing is wrong"),
+        1 => write!(text, "1 finding"),
+        n => write!(text, "{n} findings"),
+    }
+    .expect("memory takes everything");
     match (verified.findings.len(), n_repaired(verified)) {
         (0, _) | (_, 0) => {}
         (all, repaired) if all == repaired => text += ", repaired",

@@ -172,6 +172,11 @@ impl Op for Sum {
         self.ms
     }
 
+    /// What begins with `=` is a counter.
+    fn slot(progress: &&'static str) -> Option<u64> {
+        progress.starts_with('=').then_some(0)
+    }
+
     fn reach(&self) -> Reach {
         self.reach
     }

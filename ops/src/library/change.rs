@@ -185,8 +185,8 @@ fn place_all(all: &[Put], linker: &Linker, place: impl Fn(&Put) -> PathBuf + Syn
     };
     let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(all.len());
     std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(&work)).collect();
-        let joined = threads.into_iter().map(|thread| thread.join());
-        joined.map(|result| result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
+        let mut threads = threads.into_iter();
+        threads.try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }

@@ -9,7 +9,7 @@ use super::{LibraryError, Record, has_package};
 use crate::key::{PackageKey, Reference};
 use crate::package::{Description, PackageName};
 
-/// A library that others are made from. Larder does not change it while this value lives.
+/// A library that others are made from.
 #[derive(Debug)]
 pub struct ReferenceLibrary {
     root: PathBuf,
@@ -19,12 +19,18 @@ pub struct ReferenceLibrary {
 }
 
 impl ReferenceLibrary {
-    /// Reads the record of the library at `dir` as `platform` sees it. Does not wait, and leaves nothing there.
+    /// Reads the record of the library at `dir` as `platform` sees it, and keeps larder from changing the library. Does
+    /// not wait, and leaves nothing there.
     pub fn open(dir: &Path, platform: &str) -> Result<Self, LibraryError> {
+        let lock = lock_shared(&fs::canonicalize(dir)?)?;
+        Ok(Self { _lock: lock, ..Self::look_at(dir, platform)? })
+    }
+
+    /// Does the same as [`ReferenceLibrary::open`], but what it says may be outdated before it is heard.
+    pub fn look_at(dir: &Path, platform: &str) -> Result<Self, LibraryError> {
         // Of a library of generations the one that it is now: others may come while this one is read.
         let root = fs::canonicalize(dir)?;
-        let lock = lock_shared(&root)?;
-        Ok(Self { record: Record::read(&root, platform)?, root, _lock: lock })
+        Ok(Self { record: Record::read(&root, platform)?, root, _lock: None })
     }
 
     /// Returns its directory, without symlinks.

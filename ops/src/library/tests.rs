@@ -166,6 +166,18 @@ fn a_directory_becomes_generation_0_with_all_that_is_in_it() {
 }
 
 #[test]
+fn a_conversion_that_was_killed_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = dir.path().join("lib");
+    put(&mut Library::open(&place, PLATFORM_HERE).unwrap(), dir.path(), "demo", "one");
+    fs::create_dir(dir.path().join(".lib.larder")).unwrap();
+    fs_err::os::unix::fs::symlink(".lib.larder/0", dir.path().join(".lib.larder/0")).unwrap();
+    assert!(Library::open(&place, PLATFORM_HERE).unwrap().holds(&name("demo"), reference("one")));
+    drop(Library::open(&place, PLATFORM_HERE).unwrap().into_generations().unwrap());
+    assert_eq!((numbers(&place), content(&place)), (vec![0], "one".to_owned()));
+}
+
+#[test]
 fn nothing_to_change_makes_no_generation() {
     let dir = tempfile::tempdir().unwrap();
     let place = two_generations(dir.path());

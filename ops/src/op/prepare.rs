@@ -160,8 +160,8 @@ impl PackageOp {
                 spec.binary_platform.clone().unwrap_or_else(|| self.workshop.builder.toolchain.triple.clone());
             special = ConfigMap::from_iter([(BINARY, platform)]);
         }
-        let is_strict = self.workshop.rebuilds_when_imports_change;
-        let imports = if is_strict { spec.dependencies.clone() } else { Vec::new() };
+        let is_strict = self.commission.rebuilds_when_imports_change;
+        let imports = if is_strict { spec.dependencies.to_vec() } else { Vec::new() };
         Ok(Recipe {
             package: spec.package.clone(),
             version: spec.version.clone(),

@@ -17,14 +17,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::fault::{self, fs};
-use serde::Serialize;
-
 use super::manifest::{Item, Manifest, ManifestError};
 use super::scan::{self, Scan, Seen};
+use super::sidecar::seal;
 use super::{Sidecar, StagingDir, Store, StoreError};
 use crate::digest::Sha256Digest;
-use crate::facets;
+use crate::fault::{self, fs};
 use crate::key::Reference;
 use crate::package::{Description, PackageName};
 
@@ -108,53 +106,6 @@ fn more(n: usize) -> String {
 /// A path with what is wrong with it.
 pub(super) type Wrong = (PathBuf, Problem);
 
-/// Why a sidecar is not believed.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "the messages say what each variant is")]
-pub enum SidecarError {
-    #[error("{0}")]
-    Json(#[from] serde_json::Error),
-    #[error("its checksum is not that of what it says")]
-    Checksum,
-}
-
-/// The last field of a sidecar: the digest of every byte before its value.
-const CHECKSUM: &str = ",\n  \"checksum\": \"";
-
-impl Sidecar {
-    /// Reads a sidecar. One with the digest of a tree has a checksum, and that must be right; older ones, and those of
-    /// other implementations, have neither.
-    pub fn parse(bytes: &[u8]) -> Result<Self, SidecarError> {
-        let sidecar: Self = serde_json::from_slice(bytes)?;
-        let is_sealed = || {
-            let start = bytes.len().checked_sub(64 + "\"\n}".len())?;
-            let (before, rest) = bytes.split_at(start);
-            let written: Sha256Digest = std::str::from_utf8(&rest[..64]).ok()?.parse().ok()?;
-            let is_last = before.ends_with(CHECKSUM.as_bytes()) && &rest[64..] == b"\"\n}";
-            Some(is_last && Sha256Digest::of(before) == written)
-        };
-        let is_old = sidecar.tree.is_none() && sidecar.checksum.is_none();
-        if is_old || is_sealed() == Some(true) { Ok(sidecar) } else { Err(SidecarError::Checksum) }
-    }
-
-    /// Reads the sidecar of the tree at `tree`, if it is there and whole.
-    pub fn of_tree(tree: &Path) -> Option<Self> {
-        Self::parse(&fs::read(tree.with_extension("json")).ok()?).ok()
-    }
-}
-
-/// Returns the text of a sidecar: any JSON object, with the checksum at its end.
-pub(super) fn seal(sidecar: &impl Serialize) -> io::Result<Vec<u8>> {
-    let mut value = serde_json::to_value(sidecar)?;
-    value.as_object_mut().expect("a sidecar is an object").remove("checksum");
-    let mut text = serde_json::to_vec_pretty(&value)?;
-    text.truncate(text.len() - "\n}".len());
-    text.extend(CHECKSUM.as_bytes());
-    let checksum = Sha256Digest::of(&text);
-    write!(text, "{checksum}\"\n}}")?;
-    Ok(text)
-}
-
 impl Store {
     pub(super) fn manifest_path(&self, package: &PackageName, reference: Reference) -> PathBuf {
         self.tree(package, reference).with_extension("files")
@@ -176,13 +127,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (scratch, dir) = (self.stage()?, self.source_dir(package, reference.source));
         let text = manifest.to_text();
-        let sidecar = Sidecar {
-            interface: Some(facets::interface(manifest)),
-            tree: Some(Sha256Digest::of(&text)),
-            size: manifest.size(),
-            n_files: manifest.n_files(),
-            ..sidecar.clone()
-        };
+        let sidecar = sidecar.clone().about(manifest);
         self.write_platform(&scratch)?;
         write(&scratch, &self.manifest_path(package, reference), &text)?;
         self.add_config(&scratch, package, reference, &sidecar)?;
@@ -214,11 +159,22 @@ impl Store {
                 unreadable.into_iter().chain((!is_package).then(|| (tree.clone(), Problem::NotAPackage))).collect()
             }
         };
-        // Modes are put right by `verify --repair`; they make no package wrong.
-        let mut wrong = wrong.into_iter().filter(|(_, problem)| !matches!(problem, Problem::Mode { .. }));
+        // Where the content is right, so can the modes be.
+        let is_mended = !wrong.is_empty() && self.mend_modes(package, reference, &wrong).unwrap_or(false);
+        let mut wrong = wrong.into_iter().filter(|_| !is_mended);
         match wrong.next() {
             None => Ok(Some(tree)),
             Some((path, problem)) => Err(BrokenEntry { path, problem, n_more: wrong.count() }),
+        }
+    }
+
+    /// Sets modes back if nothing but modes is wrong with an entry; says whether that is so.
+    pub(super) fn mend_modes(&self, package: &PackageName, reference: Reference, wrong: &[Wrong]) -> io::Result<bool> {
+        let are_modes = wrong.iter().all(|(_, problem)| matches!(problem, Problem::Mode { .. }));
+        let manifest = || self.manifest(package, reference, &self.sidecar(package, reference)?);
+        match are_modes.then(manifest).flatten() {
+            Some(manifest) => scan::set_modes(&self.tree(package, reference), &manifest).map(|()| true),
+            None => Ok(false),
         }
     }
 
@@ -322,24 +278,6 @@ pub(super) struct Examined {
     /// Bytes of all files that are there.
     pub(super) size: u64,
     pub(super) has_manifest: bool,
-}
-
-impl Sidecar {
-    /// Says what in it contradicts where it lies, or what is known of the tree.
-    fn lie(&self, package: &PackageName, reference: Reference, manifest: Option<&Manifest>) -> Option<&'static str> {
-        // Another implementation writes neither the package nor the configuration.
-        if !self.package.is_empty() && self.package != package.as_str() {
-            return Some("it is that of another package");
-        }
-        if !self.package.is_empty() && self.config.hash() != reference.config {
-            return Some("its configuration is another than its name says");
-        }
-        let manifest = manifest.filter(|_| self.tree.is_some())?;
-        if (self.size, self.n_files) != (manifest.size(), manifest.n_files()) {
-            return Some("its size or number of files is not that of the manifest");
-        }
-        (self.interface != Some(facets::interface(manifest))).then_some("its interface is not that of the manifest")
-    }
 }
 
 /// Compares a tree with what it was.

@@ -90,8 +90,7 @@ fn look(path: &Path, kind: std::fs::FileType, buffer: &mut [u8]) -> io::Result<S
     if !kind.is_file() {
         return Err(special(path));
     }
-    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
-    let mut file = fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let mut file = open(path)?;
     let mode = mode_of(&file.metadata()?);
     let (mut hasher, mut size) = (Hasher::default(), 0);
     loop {
@@ -106,6 +105,12 @@ fn look(path: &Path, kind: std::fs::FileType, buffer: &mut [u8]) -> io::Result<S
         }
     }
     Ok(Seen { item: Item::File { is_executable: mode & 0o111 != 0, size, digest: hasher.finish() }, mode })
+}
+
+/// Opens a file that is not a link.
+pub(super) fn open(path: &Path) -> io::Result<fs::File> {
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    fs::OpenOptions::new().read(true).custom_flags(flags).open(path)
 }
 
 fn special(path: &Path) -> io::Error {

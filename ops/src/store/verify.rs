@@ -12,11 +12,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::fault::fs;
 
 use super::entry::{self, Examined, Problem, Wrong};
-use super::{CONFIGS, Configs, PLATFORM, Sidecar, SourceLock, Store, scan, staging};
+mod configs;
+#[cfg(test)]
+mod tests;
+
+use super::{CONFIGS, PLATFORM, SourceLock, Store, scan, sidecar, staging};
 use crate::digest::Sha256Digest;
 use crate::facets;
-use crate::fs::{make_read_only, remove_all};
-use crate::key::{ConfigMap, Reference};
+use crate::fs::make_read_only;
+use crate::key::Reference;
 use crate::package::PackageName;
 
 /// Directories at the top of a store that are no platforms; others start with a dot.
@@ -125,7 +129,12 @@ pub fn verify(root: &Path, options: &Options, progress: &(dyn Fn(usize, usize) +
     Ok(verified)
 }
 
-fn items(dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// Says whether a directory of this name at the top of a store is a platform.
+pub(super) fn is_platform_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']) && !NO_PLATFORMS.contains(&name)
+}
+
+pub(super) fn items(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let items = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         items => items?,
@@ -140,10 +149,7 @@ fn name(path: &Path) -> &str {
 }
 
 fn platforms(root: &Path) -> io::Result<Vec<(String, PathBuf)>> {
-    let is_platform = |path: &PathBuf| {
-        let name = name(path);
-        !name.is_empty() && !name.starts_with('.') && !NO_PLATFORMS.contains(&name) && path.is_dir()
-    };
+    let is_platform = |path: &PathBuf| is_platform_name(name(path)) && path.is_dir();
     Ok(items(root)?.into_iter().filter(is_platform).map(|path| (name(&path).to_owned(), path)).collect())
 }
 
@@ -329,75 +335,8 @@ impl Store {
         Ok(judgement)
     }
 
-    /// Compares `configs.json` with the entries that are there.
-    fn configs_problems(&self, package: &PackageName, source: Sha256Digest) -> Vec<Wrong> {
-        let path = self.source_dir(package, source).join(CONFIGS);
-        let lie = |why: String| (path.clone(), Problem::Lie(why));
-        let expected = self.true_configs(package, source);
-        let file: Configs = match fs::read(&path) {
-            Ok(bytes) => match serde_json::from_slice(&bytes) {
-                Ok(file) => file,
-                Err(error) => return vec![(path, Problem::Unreadable(error.to_string()))],
-            },
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return vec![(path, Problem::Unreadable(error.to_string()))];
-            }
-            Err(_) if expected.configs.is_empty() => return Vec::new(),
-            Err(_) => return vec![(path, Problem::Missing)],
-        };
-        let mut wrong = Vec::new();
-        for (config, map) in &file.configs {
-            if map.hash() != *config {
-                wrong.push(lie(format!("what it says of `{}` is not what that was made with", config.short())));
-            } else if !expected.configs.contains_key(config) {
-                wrong.push(lie(format!("it names `{}`, which is not there", config.short())));
-            }
-        }
-        let lacking = expected.configs.keys().filter(|config| !file.configs.contains_key(*config));
-        wrong.extend(lacking.map(|config| lie(format!("it lacks `{}`, which is there", config.short()))));
-        if !expected.configs.is_empty()
-            && (&file.linkingto, file.source_compiled) != (&expected.linkingto, expected.source_compiled)
-        {
-            wrong.push(lie("its `linkingto` or `source_compiled` is in no sidecar".to_owned()));
-        }
-        wrong
-    }
-
-    /// Returns what `configs.json` should say. Where sidecars differ, or say nothing, the file is believed.
-    fn true_configs(&self, package: &PackageName, source: Sha256Digest) -> Configs {
-        let file = self.configs_file(package, source);
-        let known = file.as_ref().map(|file| &file.configs);
-        let config_of = |config: Sha256Digest, sidecar: &Sidecar| -> Option<ConfigMap> {
-            let candidates = [Some(&sidecar.config), known.and_then(|known| known.get(&config))];
-            candidates.into_iter().flatten().find(|map| map.hash() == config).cloned()
-        };
-        let mut sidecars = self.sidecars(package, source);
-        sidecars.retain(|(config, ..)| self.lookup(package, Reference { source, config: *config }).is_some());
-        let of_sidecar = |sidecar: &Sidecar| (sidecar.linkingto.clone(), sidecar.source_compiled);
-        let ours: Vec<_> = sidecars.iter().filter(|(_, _, sidecar)| !sidecar.package.is_empty()).collect();
-        let said = file.as_ref().map(|file| (file.linkingto.clone(), file.source_compiled));
-        let is_said =
-            |said: &(Vec<PackageName>, bool)| ours.is_empty() || ours.iter().any(|(_, _, s)| of_sidecar(s) == *said);
-        let newest = || ours.first().map(|(_, _, sidecar)| of_sidecar(sidecar)).unwrap_or_default();
-        let (linkingto, source_compiled) = said.filter(is_said).unwrap_or_else(newest);
-        let configs = sidecars.iter().filter_map(|(config, _, sidecar)| Some((*config, config_of(*config, sidecar)?)));
-        Configs { source_compiled, linkingto, configs: configs.collect() }
-    }
-
-    /// Makes `configs.json` say what is there. The caller holds the source's lock.
-    fn mend_configs(&self, package: &PackageName, source: Sha256Digest) -> io::Result<()> {
-        let (path, configs) = (self.source_dir(package, source).join(CONFIGS), self.true_configs(package, source));
-        if configs.configs.is_empty() {
-            return remove_all(&path);
-        }
-        entry::write_flushed(&self.stage()?, &path, &serde_json::to_vec_pretty(&configs)?)
-    }
-
     fn repair_entry(&self, package: &PackageName, reference: Reference, wrong: &[Wrong]) -> io::Result<String> {
-        let are_modes = wrong.iter().all(|(_, problem)| matches!(problem, Problem::Mode { .. }));
-        let manifest = || self.manifest(package, reference, &self.sidecar(package, reference)?);
-        if let Some(manifest) = are_modes.then(manifest).flatten() {
-            scan::set_modes(&self.tree(package, reference), &manifest)?;
+        if self.mend_modes(package, reference, wrong)? {
             return Ok("set back".to_owned());
         }
         let why: Vec<String> = wrong.iter().map(|(path, problem)| format!("{} {problem}", path.display())).collect();
@@ -426,7 +365,7 @@ impl Store {
         sidecar.insert("n_files".to_owned(), manifest.n_files().into());
         let scratch = self.stage()?;
         entry::write_flushed(&scratch, &self.manifest_path(package, reference), &text)?;
-        entry::write_flushed(&scratch, &path, &entry::seal(&sidecar)?)?;
+        entry::write_flushed(&scratch, &path, &sidecar::seal(&sidecar)?)?;
         fs::OpenOptions::new().append(true).open(&path)?.file().set_modified(used)?;
         Ok("manifest written".to_owned())
     }

@@ -160,9 +160,9 @@ fn tar_kind<R: Read>(entry: &tar::Entry<'_, R>, name: &[u8]) -> io::Result<Kind>
 }
 
 /// Fails once more was read than there was leave for.
-struct Metered<R> {
-    reader: R,
-    left: Rc<Cell<u64>>,
+pub(crate) struct Metered<R> {
+    pub(crate) reader: R,
+    pub(crate) left: Rc<Cell<u64>>,
 }
 
 impl<R: Read> Read for Metered<R> {

@@ -36,7 +36,7 @@ impl Session {
     }
 
     /// Returns the packages whose namespaces are loaded, as `--loaded` takes them.
-    #[expect(dead_code)]
+
     pub(crate) fn loaded(&mut self) -> String {
         self.ask("paste(loadedNamespaces(), collapse = ',')")
     }
