@@ -209,7 +209,7 @@ fn spoil(place: &Place<'_>) {
     let mut sidecars = sidecar.filter(|path| path.with_extension("").is_dir());
     fs::remove_file(sidecars.next().unwrap()).unwrap();
     fs::write(sidecars.next().unwrap(), "{").unwrap();
-    let configs = all.iter().filter(|path| path.ends_with("configs.json")).next_back().unwrap();
+    let configs = all.iter().rfind(|path| path.ends_with("configs.json")).unwrap();
     fs::write(configs, "{}").unwrap();
     fs::write(configs.with_file_name("stray"), "x").unwrap();
 }
@@ -246,8 +246,10 @@ pub(crate) fn scenarios(world: &World, r: &FakeR) -> Vec<Scenario> {
     let exported = world.write("exported", {
         let place = Place::new(world, "exporting");
         place.ok(&solve(&one, ""), "before the export");
-        let args = format!("store export --lockfile {} --r {}", one.display(), r.path.display());
-        place.command(&words(&args)).output().unwrap().stdout
+        let args = format!("store export --library library --r {}", r.path.display());
+        let output = place.command(&words(&args)).output().unwrap();
+        assert!(output.status.success(), "{}", shown(&output));
+        output.stdout
     });
     let import = words(&format!("store import --r {}", r.path.display()));
     let copy = |lockfile: &Path| solve(lockfile, "--link copy");
