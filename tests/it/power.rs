@@ -54,6 +54,7 @@ fn snapshot(image: &Path, copy: &Path) {
     Image::run("cp", &["--sparse=always", image.to_str().unwrap(), copy.to_str().unwrap()]).unwrap();
 }
 
+#[expect(clippy::print_stdout, reason = "counts, for whoever looks")]
 fn lose_power(mode: &str, every: usize) {
     if !cfg!(feature = "faults") {
         return skip("the command was built without the feature `faults`");
