@@ -211,18 +211,8 @@ pub(crate) struct SolveArgs {
     /// Read every byte of what is loaded, and build again what is not as it was stored
     #[arg(long, env = "LARDER_VERIFY", hide_env_values = true)]
     pub verify: bool,
-    /// Also remove packages from the library that this command did not put there
-    #[arg(long)]
-    pub exact: bool,
-    /// Make the library from this one, which is in use and stays as it is: what it has besides the lockfile comes too
-    #[arg(long, value_name = "DIR")]
-    pub reference_lib: Option<PathBuf>,
-    /// Replace the library as a whole, by a symlink to the new one; `solve library rollback` goes back
-    #[arg(long)]
-    pub atomic_library: bool,
-    /// How many generations of such a library stay
-    #[arg(long, value_name = "N", default_value_t = GENERATIONS_KEPT, value_parser = generations_kept)]
-    pub keep_generations: usize,
+    #[command(flatten)]
+    pub change: ChangeArgs,
     /// How long one package may build, such as 90m or 2h
     #[arg(long, value_name = "TIME", default_value = "60m", value_parser = humantime::parse_duration)]
     pub build_timeout: Duration,
@@ -235,6 +225,23 @@ pub(crate) struct SolveArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How to show progress: auto, bars, lines or none")]
     pub progress: Progress,
+}
+
+/// How the library changes.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// Also remove packages from the library that this command did not put there
+    #[arg(long)]
+    pub exact: bool,
+    /// Make the library from this one, which is in use and stays as it is: what it has besides the lockfile comes too
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
+    /// Replace the library as a whole, by a symlink to the new one; `solve library rollback` goes back
+    #[arg(long)]
+    pub atomic_library: bool,
+    /// How many generations of such a library stay
+    #[arg(long, value_name = "N", default_value_t = GENERATIONS_KEPT, value_parser = generations_kept)]
+    pub keep_generations: usize,
 }
 
 /// Where things are.

@@ -68,9 +68,10 @@ pub struct Save<'a, O: Op> {
 
 /// Keeps results between builds.
 ///
-/// Every method may be called at any time from several tasks. All but [`save`](Self::save) may be dropped at any
-/// await, when nobody wants the answer any more; a caller that waits holds up nobody else. An error counts as a miss
-/// and is told ([`Event::CacheFailed`](crate::Event::CacheFailed)).
+/// Every method may be called at any time from several tasks. What asks may be dropped at any await, when nobody wants
+/// the answer any more; what writes is dropped only when a run is [forced](crate::Stop::force) to end. A caller that
+/// waits for an answer holds up nobody else, and for what is written nobody waits but the end of a run or of a solver. An
+/// error counts as a miss and is told ([`Event::CacheFailed`](crate::Event::CacheFailed)).
 ///
 /// What every implementation must do is `testing::contract` (feature `testing`), to be run over it in a test.
 pub trait CacheManager<O: Op>: Send + Sync + 'static {
@@ -80,7 +81,7 @@ pub trait CacheManager<O: Op>: Send + Sync + 'static {
     /// Brings a result; `None` if it was released since it was found.
     fn load(&self, record: &Record<O::Key>) -> impl Future<Output = Result<Option<O::Output>, O::Error>> + Send;
 
-    /// Keeps a result, beside others of the same key, and its links. Never dropped half-way.
+    /// Keeps a result, beside others of the same key, and its links.
     fn save(&self, save: Save<'_, O>) -> impl Future<Output = Result<(), O::Error>> + Send;
 
     /// Makes `alias` lead to where `key` leads. Nothing happens if it does so already.

@@ -1,7 +1,6 @@
 //! What a running op may know: its vertex, the request to end, the results of its inputs.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU8, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
@@ -11,6 +10,11 @@ use crate::error::BuildError;
 use crate::op::Op;
 use crate::stop::Stop;
 use crate::subbuild::SubBuild;
+use crate::sync;
+
+mod brake;
+
+use brake::Brake;
 
 /// One running phase. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,48 +24,6 @@ pub(crate) struct FlightId(pub(crate) u64);
 pub(crate) struct Home<O: Op> {
     pub(crate) progress: mpsc::Sender<(FlightId, O::Progress)>,
     pub(crate) sub_builds: mpsc::UnboundedSender<SubBuild<O>>,
-}
-
-/// The solver's end of one flight's request to end. The [`Stop`] itself is made only for an op that looks at it.
-#[derive(Debug, Default)]
-pub(crate) struct Brake {
-    level: AtomicU8,
-    stop: OnceLock<Stop>,
-}
-
-impl Brake {
-    pub(crate) fn request(&self) {
-        self.raise(1);
-    }
-
-    pub(crate) fn force(&self) {
-        self.raise(2);
-    }
-
-    fn raise(&self, level: u8) {
-        self.level.fetch_max(level, Ordering::SeqCst);
-        // Of two fences one comes first: either this side sees the stop, or the other side the level.
-        fence(Ordering::SeqCst);
-        if let Some(stop) = self.stop.get() {
-            self.apply(stop);
-        }
-    }
-
-    pub(crate) fn stop(&self) -> &Stop {
-        let stop = self.stop.get_or_init(Stop::new);
-        // Whoever raised the level before the stop was there to be seen did not tell it.
-        fence(Ordering::SeqCst);
-        self.apply(stop);
-        stop
-    }
-
-    fn apply(&self, stop: &Stop) {
-        match self.level.load(Ordering::SeqCst) {
-            0 => {}
-            1 => stop.request(),
-            _ => stop.force(),
-        }
-    }
 }
 
 struct Inner<O: Op> {
@@ -284,27 +246,24 @@ impl<O: Op> Inputs<O> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Scripted;
 
-    /// The brake is all that the loop and its tasks share in memory: whichever comes first, the pull or the first look
-    /// at it, the op hears of it.
     #[test]
-    fn a_brake_pulled_while_an_op_first_looks_is_never_missed() {
-        for round in 0..5_000 {
-            let brake = Brake::default();
-            let is_forced = round % 2 == 0;
-            let barrier = std::sync::Barrier::new(2);
+    fn results_that_two_threads_let_go_at_once_are_released_once_and_without_a_deep_stack() {
+        for _ in 0..20 {
+            let output: Arc<str> = "shared".into();
+            let mut made = Made::<Scripted>::new(Arc::clone(&output));
+            for _ in 0..20_000 {
+                let next = Made::new(Arc::clone(&output));
+                next.complete(Below::new([Arc::clone(&made), made].into_iter(), std::iter::empty()));
+                made = next;
+            }
+            let (one, two) = (Arc::clone(&made), made);
             std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    barrier.wait();
-                    if is_forced { brake.force() } else { brake.request() }
-                });
-                scope.spawn(|| {
-                    barrier.wait();
-                    brake.stop();
-                });
+                scope.spawn(|| drop(one));
+                scope.spawn(|| drop(two));
             });
-            let stop = brake.stop.get().expect("it was looked at");
-            assert_eq!((stop.is_requested(), stop.is_forced()), (true, is_forced), "round {round}");
+            assert_eq!(Arc::strong_count(&output), 1);
         }
     }
 }

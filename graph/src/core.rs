@@ -28,6 +28,7 @@
 //! Each consequence is a step on the agenda, never a call within a call: a chain may be longer than a stack is deep.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::cache::{Cache, Found, Record};
@@ -48,6 +49,7 @@ pub(crate) mod node;
 mod nodes;
 mod settle;
 mod want;
+mod write;
 
 use event::Note;
 use intern::Identity;
@@ -69,19 +71,29 @@ pub(crate) enum Work<O: Op> {
     Execute { cache: Option<Cache<O>>, key: O::Key, links: Vec<O::Key>, inputs: Inputs<O> },
     Digest { cache: Cache<O>, key: O::Key, part: Part },
     Content { cache: Option<Cache<O>>, key: O::Key, part: Part, result: O::Output },
+    Write(Writing<O>),
 }
 
-/// What an op made, with what the cache had against keeping it.
-type Kept<O, T> = Result<(T, Option<<O as Op>::Error>), <O as Op>::Error>;
+/// A cache that keeps something.
+pub(crate) type Writing<O> = Pin<Box<dyn Future<Output = Result<(), <O as Op>::Error>> + Send>>;
+
+/// What a cache made of something that it was to keep.
+pub(crate) enum Kept<O: Op> {
+    Yes,
+    No(O::Error),
+    /// It is at it. Nobody waits for that.
+    Underway(Writing<O>),
+}
 
 /// How a phase ended.
 pub(crate) enum Done<O: Op> {
     CacheMap(Result<Option<CacheMap<O::Key>>, O::Error>),
-    Query(Result<Option<Found<O::Key>>, O::Error>),
-    Load(Result<Option<O::Output>, O::Error>),
-    Execute(Kept<O, O::Output>),
+    Query(Result<(Option<Found<O::Key>>, Kept<O>), O::Error>),
+    Load(Result<Option<(O::Output, Kept<O>)>, O::Error>),
+    Execute(Result<(O::Output, Kept<O>), O::Error>),
     Digest(Result<Option<O::Key>, O::Error>),
-    Content(Kept<O, O::Key>),
+    Content(Result<(O::Key, Kept<O>), O::Error>),
+    Written(Result<(), O::Error>),
     /// With the panic's message.
     Panicked(String),
 }
@@ -121,6 +133,12 @@ pub(crate) struct Core<O: Op> {
     keys: Keys<O::Key>,
     /// By key and whether it is made anew: the flight that brings the result.
     airborne: ById<(KeyId, bool), FlightId>,
+    /// What caches are about to keep.
+    writes: ById<FlightId, write::Write<O>>,
+    /// By key: the write whose result no cache has yet.
+    unsaved: ById<KeyId, FlightId>,
+    /// Writes to go on with.
+    to_write: VecDeque<Start<O>>,
     /// Who waits for nodes to get their keys.
     waiters: Chains<Waiter>,
     ready: ReadyQueue<Item>,
@@ -148,6 +166,9 @@ impl<O: Op> Core<O> {
             by_identity: HashMap::new(),
             keys: Keys::new(),
             airborne: ById::default(),
+            writes: ById::default(),
+            unsaved: ById::default(),
+            to_write: VecDeque::new(),
             waiters: Chains::new(),
             contents: ById::default(),
             contents_of: ById::default(),
@@ -183,6 +204,11 @@ impl<O: Op> Core<O> {
 
     pub(crate) fn is_idle(&self) -> bool {
         self.flights.is_empty()
+    }
+
+    /// Says whether all that runs is caches that keep something.
+    pub(crate) fn only_writes(&self) -> bool {
+        self.flights.len() == self.writes.len()
     }
 
     /// Returns how many nodes, flights and indexed keys there are: all zero when nobody holds anything.

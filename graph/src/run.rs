@@ -30,7 +30,8 @@ pub enum OnFailure {
 
 /// Settles every vertex of `dag`, and tells `events` how it goes.
 ///
-/// When `stop` is requested nothing more starts; the run returns when what runs has ended. The future should be awaited
+/// When `stop` is requested nothing more starts; the run returns when what runs has ended, and caches have what they were
+/// to keep; when it is forced it does not wait for caches. The future should be awaited
 /// to its end: dropping it drops the ops' futures wherever they are.
 ///
 /// # Panics
@@ -59,7 +60,9 @@ pub async fn run<O: Op>(
     sink.build = Some(build);
     loop {
         driver.start_ready(&mut sink).await;
-        if driver.panic.is_some() || (sink.is_finished && driver.is_idle()) {
+        // Who is in a hurry does not wait for slow caches.
+        let is_idle = driver.is_idle() || (sink.heard == 2 && driver.core.only_writes());
+        if driver.panic.is_some() || (sink.is_finished && is_idle) {
             break;
         }
         assert!(!driver.is_idle(), "the solver is stuck: {:?}", driver.core.census());
@@ -119,7 +122,9 @@ impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
                 self.started_at.entry(vertex).or_insert_with(Instant::now);
                 (self.events)(Event::Started { vertex, phase });
             }
-            What::CacheFailed(error) => (self.events)(Event::CacheFailed { vertex, error: &error }),
+            What::CacheFailed(error) | What::NotKept(error) => {
+                (self.events)(Event::CacheFailed { vertex, error: &error })
+            }
             What::Settled(outcome) => {
                 let key = core.key(note.node).cloned();
                 let duration = self.started_at.remove(&vertex).map_or(Duration::ZERO, |start| start.elapsed());

@@ -60,7 +60,8 @@ pub enum Told<O: Op> {
     Progress(Arc<O::Progress>),
     /// A cache could not be asked or written.
     CacheFailed(Arc<O::Error>),
-    /// The vertex is done with. Comes last, and once, at the latest when its build ends.
+    /// The vertex is done with. Comes last, and once, at the latest when its build ends; only that a slow cache could
+    /// not keep the result may be told later.
     Ended(Box<Settled<O>>),
 }
 
@@ -191,6 +192,9 @@ impl<O: Op> Sink<O> for Histories<O> {
         if !self.is_heard(core, build) {
             return;
         }
+        if let What::NotKept(error) = note.what {
+            return self.push(core, build, vertex, Told::CacheFailed(error));
+        }
         self.introduce(core, build, vertex);
         match note.what {
             What::Started(phase, flight) => {
@@ -213,7 +217,7 @@ impl<O: Op> Sink<O> for Histories<O> {
                 let key = core.key(note.node).cloned();
                 self.push(core, build, vertex, Told::Ended(Box::new(Settled { key, outcome, duration })));
             }
-            What::Finished => {}
+            What::NotKept(_) | What::Finished => {}
         }
     }
 

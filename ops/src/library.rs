@@ -122,6 +122,11 @@ pub fn has_package(library: &Path, package: &PackageName) -> bool {
 
 /// Returns the packages of a library, whoever put them there; of an absent library none.
 pub fn packages_in(library: &Path) -> io::Result<BTreeSet<PackageName>> {
+    packages_among(library, |_| true)
+}
+
+/// Does the same for packages of some names, without a look at the others.
+fn packages_among(library: &Path, is_meant: impl Fn(&PackageName) -> bool) -> io::Result<BTreeSet<PackageName>> {
     let items = match fs::read_dir(library) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
         items => items?,
@@ -129,7 +134,7 @@ pub fn packages_in(library: &Path) -> io::Result<BTreeSet<PackageName>> {
     let mut packages = BTreeSet::new();
     for item in items {
         let name = item?.file_name().to_str().and_then(|name| PackageName::parse(name).ok());
-        packages.extend(name.filter(|name| has_package(library, name)));
+        packages.extend(name.filter(|name| is_meant(name) && has_package(library, name)));
     }
     Ok(packages)
 }
@@ -199,8 +204,8 @@ impl Library {
     /// Returns the packages in the library that are in neither the record nor `wanted`: somebody else's.
     pub fn foreign(&self, wanted: &BTreeSet<PackageName>) -> Result<Vec<PackageName>, LibraryError> {
         let ours = self.record.packages();
-        let all = packages_in(&self.root)?;
-        Ok(all.into_iter().filter(|name| !ours.contains(name) && !wanted.contains(name)).collect())
+        let foreign = packages_among(&self.root, |name| !ours.contains(name) && !wanted.contains(name))?;
+        Ok(foreign.into_iter().collect())
     }
 
     /// Takes packages that somebody else put into the library, and that are there, for these builds: from now on they

@@ -257,6 +257,8 @@ pub enum How {
     Kept,
     /// The store had it.
     Loaded,
+    /// The store had it, and the library has it too, but not as it was stored.
+    Restored,
     /// The reference library had it, and the store no longer.
     InReference,
     /// The store had a build against other versions of what it links to, but with the same headers and libraries.

@@ -39,10 +39,10 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     if args.keep_going {
         request.on_failure = OnFailure::KeepGoing;
     }
-    request.is_exact = args.exact;
-    request.reference.clone_from(&args.reference_lib);
-    request.makes_generations = args.atomic_library;
-    request.generations_kept = args.keep_generations;
+    request.is_exact = args.change.exact;
+    request.reference.clone_from(&args.change.reference_lib);
+    request.makes_generations = args.change.atomic_library;
+    request.generations_kept = args.change.keep_generations;
     let larder = larder(config)?;
     if args.dry_run {
         return plan::show(&larder, path, &lockfile, &request, None, args.output.json);

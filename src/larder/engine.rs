@@ -52,6 +52,7 @@ impl Engine {
     pub(super) async fn leave(self: Arc<Self>) {
         self.solver.census().await;
         if let Some(engine) = Arc::into_inner(self) {
+            engine.solver.close().await;
             engine.workshop.store.end_staging();
         }
     }

@@ -144,6 +144,7 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
         match &done.how {
             How::Provided => (Outcome::Provided, Some(self.plan.dag.op(vertex).because.clone())),
             How::Kept => (Outcome::Kept, None),
+            How::Restored => (Outcome::Loaded, Some("it was changed in the library".to_owned())),
             How::Loaded => (Outcome::Loaded, None),
             How::InterfaceUnchanged => (Outcome::Loaded, Some("interface unchanged".to_owned())),
             How::Recompiled { because } => (Outcome::Recompiled, Some(because.clone())),

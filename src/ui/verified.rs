@@ -42,7 +42,7 @@ pub fn verified_as_json(verified: &Verified) -> String {
     let findings = verified.findings.iter().map(|finding| Line::Finding {
         v: 1,
         platform: &finding.platform,
-        package: finding.package.as_ref().map(|package| package.as_str()),
+        package: finding.package.as_ref().map(larder_ops::package::PackageName::as_str),
         key: finding.reference.map(|reference| reference.to_string()),
         path: finding.path.display().to_string(),
         problem: finding.problem.to_string(),

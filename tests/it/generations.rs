@@ -5,7 +5,7 @@ use std::path::Path;
 use fs_err as fs;
 use rustix::process::Signal;
 
-use crate::world::{Package, Session, World, need_r};
+use crate::world::{FakeR, Package, Session, World, need_r};
 
 const ATOMIC: &[&str] = &["--atomic-library"];
 
@@ -200,4 +200,79 @@ fn p26_libraries_of_workers_are_made_listed_and_removed() {
     assert_eq!(world.run(["library", "workers"]).ok().stdout, "");
     let ran = world.run(["library", "rm", "../../home"]).exits(2);
     assert!(ran.stderr.contains("is no worker's library"), "{}", ran.stderr);
+}
+
+/// What changes a name in the file system, or flushes.
+const STEPS: [&str; 13] = [
+    "rename",
+    "renameat",
+    "renameat2",
+    "symlink",
+    "symlinkat",
+    "mkdir",
+    "mkdirat",
+    "unlink",
+    "unlinkat",
+    "linkat",
+    "fsync",
+    "fdatasync",
+    "syncfs",
+];
+
+/// Kills the command when one of its threads comes to this step for the n-th time.
+fn killed_at(world: &World, (step, n): (&str, u32), lock: &Path, r: &str) -> Option<i32> {
+    let solve = world.command();
+    let mut strace = std::process::Command::new("strace");
+    strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={step}")]);
+    strace.args(["-e", &format!("inject={step}:signal=KILL:when={n}")]);
+    strace.arg(solve.get_program()).arg(lock).args(["--json", "--r", r]);
+    strace.env_clear().envs(solve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    strace.current_dir(world.path("")).output().ok()?.status.code()
+}
+
+#[test]
+#[expect(clippy::print_stdout, reason = "how many points there were says how much was tried")]
+fn d20_killed_at_any_step_the_library_is_the_old_one_or_the_new() {
+    let world = World::new();
+    let r = FakeR::working(&world);
+    let r = r.path.to_str().unwrap();
+    let lock =
+        |version: &str| world.lock_published(&["aa", "bb", "cc"].map(|name| Package::new(name, version)).each_ref());
+    let (old, new) = (lock("1.0"), lock("2.0"));
+    for lock in [&old, &new, &old] {
+        world.solve(lock, &["--r", r, "--atomic-library"]).ok();
+    }
+    // The most that strace counts to.
+    if killed_at(&world, ("rename", 65_535), &old, r) != Some(0) {
+        return crate::world::skip("there is no strace");
+    }
+    let versions = || {
+        let version = |name: &str| {
+            let description = world.read(&format!("library/{name}/DESCRIPTION"));
+            description.lines().find_map(|line| line.strip_prefix("Version: ")).unwrap().to_owned()
+        };
+        let versions = ["aa", "bb", "cc"].map(version);
+        assert!(versions[0] == versions[1] && versions[1] == versions[2], "{versions:?}");
+        versions[0].clone()
+    };
+    let mut n_kills = 0;
+    for step in STEPS {
+        for n in 1.. {
+            let is_over = killed_at(&world, (step, n), &new, r) == Some(0);
+            let seen = versions();
+            assert!(seen == "1.0" || seen == "2.0");
+            world.solve(&new, &["--r", r]).ok();
+            assert_eq!(versions(), "2.0", "after {step} {n}");
+            world.solve(&old, &["--r", r]).ok();
+            assert_eq!(versions(), "1.0", "after {step} {n}");
+            let left = world.items(".library.larder");
+            assert_eq!(left.len(), 4, "three generations and the lock after {step} {n}: {left:?}");
+            if is_over {
+                break;
+            }
+            n_kills += 1;
+        }
+    }
+    println!("killed at {n_kills} steps");
+    assert!(n_kills > 20, "{n_kills}");
 }

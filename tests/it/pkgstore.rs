@@ -7,6 +7,7 @@ use larder::larder::{Config, Exchange, Larder, Manifest, Request};
 use larder::lockfile::Lockfile;
 use larder::report::RunOutcome;
 use larder_ops::package::PackageName;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::world::{PATH, Package, World, items, need_r};
@@ -170,4 +171,27 @@ fn p18_p19_p26_the_flows_are_library_calls_too() {
     assert!(next.library.join("demo").is_dir());
     larder.workers().remove(&worker.id).unwrap();
     assert_eq!(larder.workers().list().unwrap().len(), 1);
+}
+
+#[test]
+fn p22_d15_a_source_is_locked_by_the_kernel_and_waiting_can_be_ended() {
+    need_r!();
+    let world = World::new();
+    let lock = world.lock_published(&[&Package::new("demo", "1.0")]);
+    let planned = world.run(["plan", lock.to_str().unwrap(), "--json"]).ok();
+    let platform = planned.events_of("plan")[0]["platform"].as_str().unwrap().to_owned();
+    let source = planned.of("demo")["source_hash"].as_str().unwrap().to_owned();
+    // What a dead process left is old, and holds nothing.
+    let path = world.write(&format!("store/.locks/{platform}/demo/{source}.lock"), "");
+    let held = fs::File::open(&path).unwrap();
+    held.file().lock().unwrap();
+    let mut waiting = world.start(&lock, &[]);
+    waiting.wait_for("plan");
+    waiting.signal(Signal::INT);
+    let ran = waiting.finish().exits(130);
+    assert_eq!(ran.outcomes(), "demo skipped");
+    let mut waiting = world.start(&lock, &[]);
+    waiting.wait_for("plan");
+    drop(held);
+    assert_eq!(waiting.finish().ok().outcomes(), "demo ingested");
 }

@@ -79,6 +79,7 @@ fn with_verify_no_damaged_package_is_loaded_or_kept() {
     let ran =
         world.finish(world.command().arg(&lock).args(["--json", "--library", to]).env("LARDER_VERIFY", "true")).ok();
     assert_eq!(ran.outcomes(), "demo loaded, other kept");
+    assert_eq!(ran.because("demo"), "it was changed in the library");
     assert_eq!(world.read("copied/demo/data.txt"), "some data\n");
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::event::What;
 use super::known::KeyId;
 use super::node::{BuildId, Drain, Ending, Flight, Node, NodeId, Owner, Role, Stage, State};
-use super::{Core, Done, Item, Start, Step, Work};
+use super::{Core, Done, Item, Kept, Start, Step, Work};
 use crate::context::{Below, Context, FlightId, Inputs, Late};
 use crate::dag::{Dag, VertexId};
 use crate::error::Failure;
@@ -17,6 +17,9 @@ use crate::ready::{Demand, Entry};
 impl<O: Op> Core<O> {
     /// Returns the next phase to start; `None`: nothing may start right now.
     pub(crate) fn start_next(&mut self) -> Option<Start<O>> {
+        if let Some(write) = self.to_write.pop_front() {
+            return Some(write);
+        }
         loop {
             let (nodes, flights, contents) = (&self.nodes, &self.flights, &self.contents);
             let is_wanted = |item: &Item| match item {
@@ -203,7 +206,11 @@ impl<O: Op> Core<O> {
             self.keys.release(key.0);
         }
         match flight.role {
-            Role::Content(content) => self.content_done(content, flight.is_doomed, done),
+            Role::Write => {
+                self.written(id, done);
+                return self.work_off();
+            }
+            Role::Content(content) => self.content_done(content, &flight, done),
             Role::Node(_) if flight.is_doomed => self.end_doomed(&flight, done),
             Role::Node(stage) => self.end(stage, &flight, done),
         }
@@ -227,15 +234,18 @@ impl<O: Op> Core<O> {
     /// since gets nothing of it: an op that was asked to stop is no one to learn from.
     fn end_doomed(&mut self, flight: &Flight<O>, done: Done<O>) {
         let Some(&id) = flight.attached.first() else { return };
-        let output = match done {
-            Done::Execute(Ok((output, _))) => Some((Ending::Executed, output)),
-            Done::Load(Ok(Some(output))) => Some((Ending::Loaded, output)),
+        let made = match done {
+            Done::Execute(Ok((output, kept))) => Some((Ending::Executed, output, kept)),
+            Done::Load(Ok(Some((output, kept)))) => Some((Ending::Loaded, output, kept)),
             _ => None,
         };
         for &node in flight.attached.iter() {
             self.set(node, State::Idle);
         }
-        if let Some((how, output)) = output {
+        if let Some((how, output, kept)) = made {
+            if !matches!(kept, Kept::No(_)) {
+                self.kept(flight, id, None, kept);
+            }
             for &node in flight.attached.iter() {
                 if self.live_wants(node).is_empty() {
                     self.settle(node, how, output.clone());
@@ -264,12 +274,16 @@ impl<O: Op> Core<O> {
             Done::CacheMap(Ok(Some(map))) if !self.live_wants(first).is_empty() => self.mapped(first, map, flight),
             Done::CacheMap(Ok(None)) => self.exhausted(first),
             Done::CacheMap(Ok(Some(_))) => {}
-            Done::Query(Ok(found)) => self.queried(first, found),
+            Done::Query(Ok((found, kept))) => {
+                self.kept(flight, first, None, kept);
+                self.queried(first, found);
+            }
             Done::Query(Err(error)) => {
                 self.tell_cache_failed(first, error);
                 self.queried(first, None);
             }
-            Done::Load(Ok(Some(output))) => {
+            Done::Load(Ok(Some((output, kept)))) => {
+                self.kept(flight, first, Some(&output), kept);
                 let record = self.nodes[first].more().records.last().cloned();
                 for &node in flight.attached.iter() {
                     self.nodes[node].more().loaded_from.clone_from(&record);
@@ -281,10 +295,8 @@ impl<O: Op> Core<O> {
                 self.tell_cache_failed(first, error);
                 self.not_loaded(flight);
             }
-            Done::Execute(Ok((output, error))) => {
-                if let Some(error) = error {
-                    self.tell_cache_failed(first, error);
-                }
+            Done::Execute(Ok((output, kept))) => {
+                self.kept(flight, first, Some(&output), kept);
                 for (place, &node) in flight.attached.iter().enumerate() {
                     // What joined did not do it.
                     let how = if place == 0 { Ending::Executed } else { Ending::Loaded };
@@ -294,7 +306,7 @@ impl<O: Op> Core<O> {
             Done::CacheMap(Err(error)) => self.fail(first, Failure::Op(error)),
             Done::Execute(Err(error)) => self.fail_all(flight, Failure::Op(error)),
             Done::Panicked(message) => self.fail_all(flight, Failure::Panicked(message)),
-            Done::Digest(_) | Done::Content(_) => unreachable!("{stage:?} is no content"),
+            Done::Digest(_) | Done::Content(_) | Done::Written(_) => unreachable!("{stage:?} is done otherwise"),
         }
     }
 
@@ -336,6 +348,7 @@ impl<O: Op> Core<O> {
             Role::Content(content) => {
                 self.contents.get(&content).into_iter().flat_map(|content| &content.waiters).map(|w| w.0).collect()
             }
+            Role::Write => return,
         };
         let is_leased = nodes.iter().filter_map(|node| self.nodes.get(*node)).any(|node| {
             let mut wanting = node.holds.iter().filter(|hold| !hold.wants.is_empty());

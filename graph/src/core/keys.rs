@@ -375,7 +375,7 @@ impl<O: Op> Core<O> {
     }
 
     /// A digest is there, or will not come this way.
-    pub(super) fn content_done(&mut self, id: ContentId, is_doomed: bool, done: Done<O>) {
+    pub(super) fn content_done(&mut self, id: ContentId, flight: &Flight<O>, done: Done<O>) {
         let Some(content) = self.contents.get_mut(&id) else { return };
         let input = content.input;
         let digest = match done {
@@ -386,14 +386,12 @@ impl<O: Op> Core<O> {
                 }
                 return self.await_result(id);
             }
-            Done::Content(Ok((digest, error))) => {
-                if let Some(error) = error {
-                    self.tell_cache_failed(input, error);
-                }
+            Done::Content(Ok((digest, kept))) => {
+                self.kept(flight, input, None, kept);
                 digest
             }
             // It was told to end, and somebody new wants it.
-            Done::Content(Err(_)) | Done::Panicked(_) if is_doomed => return self.await_result(id),
+            Done::Content(Err(_)) | Done::Panicked(_) if flight.is_doomed => return self.await_result(id),
             Done::Content(Err(error)) => {
                 let error = Arc::new(error);
                 return self.content_failed(id, |input| Failure::Content { input, source: Arc::clone(&error) });

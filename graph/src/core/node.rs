@@ -310,6 +310,8 @@ pub(crate) struct Flight<O: Op> {
 pub(crate) enum Role {
     Node(Stage),
     Content(ContentId),
+    /// See [`super::write`].
+    Write,
 }
 
 /// The content of one part of a node's result.

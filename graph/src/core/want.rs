@@ -165,9 +165,8 @@ impl<O: Op> Core<O> {
     pub(super) fn take_landed(&mut self, id: NodeId) -> bool {
         let node = &self.nodes[id];
         let (Some(key), false) = (node.key, node.is_fresh) else { return false };
-        let Some(other) = self.first(key, List::Landed).filter(|other| *other != id) else { return false };
-        let Some(made) = &self.nodes[other].made else { return false };
-        let output = made.result.clone();
+        let landed = self.first(key, List::Landed).and_then(|other| self.nodes[other].made.as_ref());
+        let Some(output) = landed.map(|made| &made.result).or_else(|| self.unsaved(key)).cloned() else { return false };
         self.settle(id, Ending::Loaded, output);
         true
     }

@@ -53,7 +53,7 @@ fn kept(store: &Store, depth: Depth, key: &PackageKey, library: &Path) -> Result
         Depth::Full => {
             let done = stored(store, depth, key)?;
             if done.is_some() && store.is_copy(package, reference, &there) == Some(false) {
-                return Ok(done);
+                return Ok(done.map(|done| Done { how: How::Restored, ..done }));
             }
             done.and_then(|done| done.tree)
         }
@@ -118,7 +118,9 @@ impl CacheManager<PackageOp> for StoreCache {
     }
 
     async fn remember(&self, key: &Key, output: u32, selector: Option<&str>, digest: &Key) -> Result<(), OpError> {
-        if let (Some(key), Key::Interface(digest)) = (key.wanted(), digest) {
+        // What one run makes of a package outside its lockfile may be nothing at all.
+        let is_result = !matches!(key, Key::Extra { .. });
+        if let (Some(key), Key::Interface(digest)) = (key.wanted().filter(|_| is_result), digest) {
             self.store.remember_digest(key, output, selector, *digest);
         }
         Ok(())

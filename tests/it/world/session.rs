@@ -36,7 +36,6 @@ impl Session {
     }
 
     /// Returns the packages whose namespaces are loaded, as `--loaded` takes them.
-
     pub(crate) fn loaded(&mut self) -> String {
         self.ask("paste(loadedNamespaces(), collapse = ',')")
     }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use crate::fault::{self, fs};
-use fs_err::os::unix::fs::symlink;
+use fs::os::unix::fs::symlink;
 
 use super::{Depth, FORMAT, INDEX, ImportError, Index, Listed, Moved};
 use crate::digest::{Hasher, Sha256Digest};
