@@ -25,13 +25,26 @@ use crate::digest::Sha256Digest;
 use crate::facets;
 use crate::fs::{make_read_only, remove_all, write_atomically};
 use crate::key::{ConfigMap, PackageKey, Reference};
-use crate::link::Linker;
+use crate::link::{LinkMode, Linker};
+use crate::lock::{Attempt, Lock};
 use crate::package::PackageName;
+use lease::{Held, Lease};
 use staging::Staging;
 
+mod evict;
+mod lease;
+mod listing;
+mod roots;
+mod size;
 mod staging;
+mod stats;
 
+pub use evict::{EvictError, Evicted, Policy, Summary, What, evict, remove};
+pub use listing::Listed;
+pub use roots::RootError;
+pub use size::Size;
 pub use staging::StagingDir;
+pub use stats::{PackageStats, Stats};
 
 /// A store as one platform sees it. Cheap to open; nothing is created before something is stored.
 #[derive(Debug)]
@@ -40,6 +53,7 @@ pub struct Store {
     platform: String,
     description: String,
     staging: Mutex<Option<Staging>>,
+    lease: Lease,
 }
 
 /// The known configurations of one source. Another implementation reads and writes this file: its field names stay.
@@ -91,6 +105,9 @@ pub struct Sidecar {
     /// The content key: the config hash, but with the interfaces of what it links to in place of their keys.
     #[serde(default)]
     pub content: Option<Sha256Digest>,
+    /// The first of the entries that share their files, if this is a later one; it may be gone.
+    #[serde(default)]
+    pub shares: Option<Sha256Digest>,
 }
 
 /// One package that another was built against.
@@ -128,6 +145,7 @@ impl Store {
             platform: platform.into(),
             description: description.into(),
             staging: Mutex::new(None),
+            lease: Lease::default(),
         }
     }
 
@@ -215,14 +233,42 @@ impl Store {
         }
     }
 
-    /// Waits until no other process builds this source, and keeps others waiting until the guard is dropped.
-    /// A kernel lock: whoever dies, by whatever means, has released it.
-    pub fn lock_source(&self, package: &PackageName, source: Sha256Digest) -> io::Result<SourceLock> {
-        let dir = self.root.join(".locks").join(&self.platform).join(package);
-        fs::create_dir_all(&dir)?;
-        let file = fs::OpenOptions::new().create(true).append(true).open(dir.join(format!("{source}.lock")))?;
-        file.file().lock()?;
-        Ok(SourceLock { _file: file })
+    /// Leases sources for as long as this store is open: what is there of them from here on is not evicted. Call it
+    /// before looking anything up that is to stay.
+    pub fn hold<'a>(&self, sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>) -> io::Result<()> {
+        let held = |(package, source): (&PackageName, _)| {
+            Held::Source { platform: self.platform.clone(), package: package.clone(), source }
+        };
+        self.lease.hold(&self.root, sources.into_iter().map(held))
+    }
+
+    /// Leases a download in the store, as [`Store::hold`] does sources.
+    pub fn hold_blob(&self, digest: Sha256Digest) -> io::Result<()> {
+        self.lease.hold(&self.root, [Held::Blob(digest)])
+    }
+
+    /// Registers a library that is about to be linked from this store: what it holds is not evicted while it exists.
+    /// A store that cannot be written is used all the same.
+    pub fn register(&self, library: &Path) {
+        if let Err(error) = roots::register(&self.root, library) {
+            tracing::debug!(library = %library.display(), %error, "the library is not registered");
+        }
+    }
+
+    /// Takes the lock on building a source, if no other process builds it.
+    pub fn try_lock_source(&self, source: Sha256Digest) -> io::Result<Attempt> {
+        fs::create_dir_all(self.root.join(".locks"))?;
+        Lock::attempt(&self.lock_path(source))
+    }
+
+    /// Waits until no other process builds this source, and keeps others waiting until the lock is dropped.
+    pub fn lock_source(&self, source: Sha256Digest) -> io::Result<Lock> {
+        fs::create_dir_all(self.root.join(".locks"))?;
+        Lock::wait(&self.lock_path(source))
+    }
+
+    fn lock_path(&self, source: Sha256Digest) -> PathBuf {
+        self.root.join(".locks").join(format!("{}-{source}.lock", self.platform))
     }
 
     /// Removes what dead processes left in staging; what a living one works on is locked by it. Cheap where there is
@@ -316,9 +362,11 @@ impl Store {
         };
         let staging = self.stage()?;
         let linked = staging.path().join("adopted");
-        Linker::new(None).link_tree(&tree, &linked)?;
+        let linker = Linker::new(None);
+        linker.link_tree(&tree, &linked)?;
+        let shares = (linker.mode() != LinkMode::Copy).then(|| sidecar.shares.unwrap_or(from.config));
         let now = Sidecar::new(key, Duration::ZERO);
-        let sidecar = Sidecar { config: now.config, linked: now.linked, created_at: now.created_at, ..sidecar };
+        let sidecar = Sidecar { config: now.config, linked: now.linked, created_at: now.created_at, shares, ..sidecar };
         self.publish(&linked, key, &sidecar, OnExisting::Keep).map(Some)
     }
 
@@ -358,12 +406,6 @@ pub enum OnExisting {
     Replace,
 }
 
-/// Keeps other processes from building the same source while it lives.
-#[derive(Debug)]
-pub struct SourceLock {
-    _file: fs::File,
-}
-
 impl Sidecar {
     /// Describes a build that ended now.
     pub fn new(key: &PackageKey, build: Duration) -> Self {
@@ -379,6 +421,7 @@ impl Sidecar {
             build_ms: u64::try_from(build.as_millis()).unwrap_or(u64::MAX),
             interface: None,
             content: None,
+            shares: None,
         }
     }
 }

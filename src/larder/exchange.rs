@@ -130,7 +130,7 @@ impl Larder {
 /// Copies an installed package into the store, unless it is there already.
 fn take(store: &Store, plan: &Plan, vertex: &Vertex, key: &PackageKey, library: &Path) -> Result<(), Error> {
     let package = &vertex.spec.package;
-    let _lock = store.lock_source(package, key.reference().source)?;
+    let _lock = store.lock_source(key.reference().source)?;
     if store.lookup(package, key.reference()).is_some() {
         store.touch(package, key.reference());
         return Ok(());

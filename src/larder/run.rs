@@ -11,6 +11,7 @@ use larder_graph::{
 use larder_graph::{Failure as GraphFailure, Settled as GraphSettled};
 use larder_ops::library::{Library, LibraryError, StagedPackage, has_package};
 use larder_ops::link::Linker;
+use larder_ops::lock;
 use larder_ops::op::{Done, How, Key, OpError, PackageOp, Progress, StoreCache};
 use larder_ops::package::PackageName;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -302,6 +303,9 @@ impl<E: FnMut(Event)> Teller<'_, E> {
         (self.emit)(match progress {
             Progress::Fetching => started(Step::Fetch),
             Progress::Building => started(Step::Build),
+            Progress::Waiting(holder) => {
+                Event::Warning { message: format!("waiting for {} to build {package}", lock::shown(holder)) }
+            }
             Progress::Bytes(current, total) => Event::Progress { package, step: Step::Fetch, current, total },
             Progress::Warning(message) => Event::Warning { message: format!("{package}: {message}") },
         });

@@ -49,6 +49,8 @@ impl StoreCache {
 
 impl CacheManager<PackageOp> for StoreCache {
     async fn query(&self, key: &Key) -> Result<Option<Found<Key>>, OpError> {
+        // Nearly all are leased by now; not those whose source had to be seen first.
+        self.workshop.store.hold(key.wanted().map(|wanted| (wanted.package(), wanted.reference().source)))?;
         let found = match key {
             Key::Build(wanted) => find(&self.workshop, wanted).map(|_| wanted.reference()),
             Key::Content { wanted, digest } => {
@@ -68,7 +70,7 @@ impl CacheManager<PackageOp> for StoreCache {
         // It was found by its content, under another key: what it was compiled against has not changed.
         let (workshop, wanted) = (Arc::clone(&self.workshop), Arc::clone(wanted));
         let adopted = blocking(move || {
-            let _lock = workshop.store.lock_source(wanted.package(), wanted.reference().source)?;
+            let _lock = workshop.store.lock_source(wanted.reference().source)?;
             Ok::<_, OpError>(workshop.store.adopt(&wanted, from)?)
         });
         let done = |tree| Arc::new(Done { tree: Some(tree), how: How::InterfaceUnchanged, build: None });
