@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fs_err as fs;
@@ -14,7 +15,7 @@ use larder_graph::Stop;
 
 use crate::metadata::{UPDATE_RDS, with_fields};
 use crate::package::PackageName;
-use crate::process::{self, Invocation, ProcessError};
+use crate::process::{self, Invocation, Output, ProcessError};
 use crate::toolchain::Toolchain;
 
 /// How packages are built; the same for all packages of a run.
@@ -31,7 +32,6 @@ pub struct Builder {
 }
 
 /// One build.
-#[derive(Debug)]
 pub struct Build<'a> {
     /// The package.
     pub package: &'a PackageName,
@@ -45,6 +45,8 @@ pub struct Build<'a> {
     pub scratch: &'a Path,
     /// The log, created if need be.
     pub log: &'a Path,
+    /// Who is told what goes into the log while it does.
+    pub output: Output,
 }
 
 /// Why there is no installed tree.
@@ -230,6 +232,7 @@ impl Builder {
             env: self.environment(build).into_iter().chain(more).collect(),
             cwd,
             log,
+            output: Arc::clone(&build.output),
             timeout: self.timeout,
         };
         let ended = process::run(invocation, stop).await;

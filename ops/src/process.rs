@@ -1,9 +1,10 @@
 //! Child processes in groups of their own: output captured, ended together, nobody left behind.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fs_err as fs;
@@ -11,8 +12,11 @@ use larder_graph::Stop;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::process::Command;
 
+/// Hears what a process writes: where in the log it is, in bytes, and the text, in whole lines as a rule. Called on a
+/// thread of its own; the process waits meanwhile.
+pub type Output = Arc<dyn Fn(u64, &str) + Send + Sync>;
+
 /// What to run. The child gets no environment but `env`, and no standard input.
-#[derive(Debug)]
 pub struct Invocation {
     /// The program.
     pub program: PathBuf,
@@ -24,6 +28,8 @@ pub struct Invocation {
     pub cwd: PathBuf,
     /// Where its standard output and error go.
     pub log: fs::File,
+    /// Who is told of it.
+    pub output: Output,
     /// How long it may take.
     pub timeout: Duration,
 }
@@ -58,16 +64,15 @@ const GRACE: Duration = Duration::from_secs(5);
 ///
 /// Must not be dropped half-way: the group would lose its keeper (the child itself is killed even then).
 pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, ProcessError> {
-    let Invocation { program, args, env, cwd, log, timeout } = invocation;
-    let (mut output, input) = io::pipe()?;
+    let Invocation { program, args, env, cwd, log, output, timeout } = invocation;
+    let (written, input) = io::pipe()?;
     let mut command = Command::new(&program);
     command.args(args).env_clear().envs(env).current_dir(cwd).process_group(0).kill_on_drop(true);
     command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
     let mut child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
     // The last of our own ends of the pipe that are for the child.
     drop(command);
-    let mut log = log.into_file();
-    let captured = tokio::task::spawn_blocking(move || io::copy(&mut output, &mut log));
+    let captured = tokio::task::spawn_blocking(move || capture(written, log, &*output));
     let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let signal = |signal| group.map_or(Ok(()), |group| kill_process_group(group, signal));
     let ended = tokio::select! {
@@ -94,6 +99,35 @@ pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, Proc
     ended
 }
 
+/// Longer lines are told in pieces.
+const PIECE_MAX: usize = 4096;
+
+/// Writes all that comes into the log, and tells of it.
+fn capture(mut written: io::PipeReader, mut log: fs::File, output: &dyn Fn(u64, &str)) -> io::Result<()> {
+    let mut from = log.metadata()?.len();
+    let (mut buffer, mut n_held) = ([0; PIECE_MAX], 0);
+    loop {
+        let n_read = match written.read(&mut buffer[n_held..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            n_read => n_read?,
+        };
+        log.write_all(&buffer[n_held..n_held + n_read])?;
+        n_held += n_read;
+        let lines = buffer[..n_held].iter().rposition(|byte| *byte == b'\n').map(|last| last + 1);
+        let is_last = n_read == 0;
+        let n_told = lines.filter(|_| !is_last).unwrap_or(if is_last || n_held == PIECE_MAX { n_held } else { 0 });
+        if n_told > 0 {
+            output(from, &String::from_utf8_lossy(&buffer[..n_told]));
+            buffer.copy_within(n_told..n_held, 0);
+            n_held -= n_told;
+            from += n_told as u64;
+        }
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +139,7 @@ mod tests {
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             cwd: dir.to_owned(),
             log: fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap(),
+            output: Arc::new(|_, _| {}),
             timeout,
         }
     }
@@ -116,6 +151,26 @@ mod tests {
         assert_eq!(status.code(), Some(3));
         let log = fs::read_to_string(dir.path().join("log")).unwrap();
         assert!(log.contains("oops") && !log.contains("CARGO"), "{log}");
+    }
+
+    #[tokio::test]
+    async fn what_it_writes_is_told_in_lines_and_with_its_place_in_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("log"), "before\n").unwrap();
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let script = "echo one; echo two; head -c 10000 /dev/zero | tr '\\0' x; echo; printf end";
+        let mut invocation = shell(script, dir.path(), Duration::MAX);
+        let told = Arc::clone(&heard);
+        invocation.output = Arc::new(move |from, text| told.lock().unwrap().push((from, text.to_owned())));
+        run(invocation, &Stop::new()).await.unwrap();
+        let (log, heard) = (fs::read_to_string(dir.path().join("log")).unwrap(), heard.lock().unwrap());
+        let mut place = "before\n".len();
+        for (from, text) in &*heard {
+            assert_eq!((*from, &log[place..place + text.len()]), (place as u64, text.as_str()));
+            assert!(text.ends_with('\n') || text.len() == PIECE_MAX || text == "end", "{text}");
+            place += text.len();
+        }
+        assert_eq!(place, log.len());
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use super::lease::Leased;
 use super::listing::{Listed, Listing, sorted};

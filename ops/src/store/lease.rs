@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use crate::digest::Sha256Digest;
 use crate::lock::refusal;

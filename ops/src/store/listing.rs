@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
-use fs_err as fs;
+use crate::fault::fs;
 use serde::Deserialize;
 
 use crate::digest::Sha256Digest;
@@ -115,7 +115,7 @@ impl Listing {
             };
             let configs: HashSet<&str> = names.iter().filter_map(|name| name.strip_suffix(".json")).collect();
             for name in &names {
-                let config = name.strip_suffix(".json").unwrap_or(name);
+                let config = name.strip_suffix(".json").or(name.strip_suffix(".files")).unwrap_or(name);
                 match (config.parse::<Sha256Digest>(), configs.contains(config)) {
                     _ if name == "configs.json" => {}
                     (Ok(config), true) if name.ends_with(".json") => {
@@ -127,7 +127,7 @@ impl Listing {
                             version: brief.version,
                             reference: Reference { source, config },
                             used,
-                            bytes: brief.size.unwrap_or_else(|| super::size::of(&tree).bytes),
+                            bytes: brief.size.filter(|size| *size > 0).unwrap_or_else(|| super::size::of(&tree).bytes),
                             group: brief.shares.unwrap_or(config),
                             tree,
                         });

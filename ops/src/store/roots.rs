@@ -14,7 +14,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use crate::digest::Sha256Digest;
 use crate::fs::write_atomically;

@@ -1,5 +1,6 @@
 //! `solve store populate`: what the store has of a lockfile, into a directory.
 
+use super::exchange;
 use crate::cli::ExchangeArgs;
 use crate::commands::{CommandError, Env, config, larder, read_lockfile};
 use crate::exit::Exit;
@@ -8,7 +9,8 @@ use crate::ui;
 pub(super) fn run(args: &ExchangeArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     let larder = larder(config(&args.store, args.r.as_deref(), None, env)?)?;
-    let found = larder.populate(&lockfile, &args.lib, args.reference_lib.as_deref())?;
-    ui::print_data(&format!("store: {} hits, {} misses\n", found.hits, found.misses));
+    let found = larder.populate(&lockfile, &exchange(args))?;
+    super::warn_of_stale(&found.stale, env);
+    ui::print_data(&format!("store: {found}\n"));
     Ok(Exit::Done)
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use super::What;
 use crate::digest::Sha256Digest;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use super::items::{Item, metadata, read_or_written};
 use super::{EvictError, Evicted, What};
@@ -51,7 +51,10 @@ pub(super) fn take(
             }
         }
         for (Item { what, path, used, .. }, to) in moved {
-            let freed = size::remove(&to)? + size::remove(&to.with_extension("json"))?;
+            let mut freed = size::remove(&to)?;
+            for beside in ["files", "json"] {
+                freed += size::remove(&to.with_extension(beside))?;
+            }
             on_evicted(Evicted { what, path, used, freed });
             n_gone += 1;
         }
@@ -69,6 +72,7 @@ fn move_out(item: &Item, to: &Path) -> io::Result<bool> {
                 return Ok(false);
             }
             renamed(&entry.tree, to)?;
+            renamed(&entry.tree.with_extension("files"), &to.with_extension("files"))?;
             Ok(true)
         }
         What::Blob | What::Log | What::Partial => {
