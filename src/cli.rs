@@ -187,7 +187,6 @@ pub(crate) struct ExchangeArgs {
 }
 
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct SolveArgs {
     /// The lockfile, as `pak::lockfile_create()` writes it; `-` for standard input
     #[arg(required = true)]

@@ -481,7 +481,8 @@ impl Store {
             return Ok(());
         }
         let platform = Platform { platform: &self.platform, description: self.description.lines().collect() };
-        entry::write(scratch, &path, &serde_json::to_vec_pretty(&platform)?)
+        // Flushed by itself: it is never looked at again while it is there, so it must not be there empty.
+        entry::write_flushed(scratch, &path, &serde_json::to_vec_pretty(&platform)?)
     }
 }
 
