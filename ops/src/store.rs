@@ -391,6 +391,8 @@ impl Store {
         sidecar: &Sidecar,
     ) -> Result<PathBuf, StoreError> {
         let (dir, tree) = (self.source_dir(package, reference.source), self.tree(package, reference));
+        // What is not an entry yet is nobody else's to keep.
+        self.hold([(package, reference.source)])?;
         fs::create_dir_all(&dir)?;
         if let Err(broken) = self.inspect(package, reference, Depth::Glance) {
             self.set_aside(package, reference, &broken)?;

@@ -5,6 +5,7 @@
 //! and moved into staging, sidecar first; the deleting happens when the gate is open again. So at any instant an
 //! entry is there whole or is a miss, and an evictor that is killed leaves only staging to be swept.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -15,9 +16,9 @@ use super::lease::Leased;
 use super::listing::{Listed, Listing, sorted};
 use super::roots::{RootError, Rooted};
 use super::size::Forecast;
-use super::staging;
+use super::{keys, staging};
 use crate::lock::Lock;
-use items::{Groups, Item, changed, gather, metadata};
+use items::{Groups, Item, gather};
 use take::take;
 
 mod items;
@@ -30,8 +31,6 @@ pub struct Policy {
     pub older_than: Option<Duration>,
     /// What was used least recently goes until no more than these bytes are left.
     pub max_bytes: Option<u64>,
-    /// Whether living libraries keep nothing. Those linked by symlinks lose what they need.
-    pub ignores_roots: bool,
     /// Whether to tell only what would go.
     pub is_dry_run: bool,
 }
@@ -95,9 +94,6 @@ pub enum EvictError {
     InUse(Vec<Listed>),
 }
 
-/// How old a lock file without its staging directory must be to be a dead process's.
-const DEAD_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// Removes from the store at `root`, for all platforms, what the policy says, and tells of each thing to `on_evicted`.
 ///
 /// Blocks; processes that use the store are held up for milliseconds. What dead processes left goes in any case.
@@ -109,8 +105,7 @@ pub fn evict(
 ) -> Result<Summary, EvictError> {
     let mut items = gather(root)?;
     items.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
-    let rooted = rooted(root, policy.ignores_roots)?;
-    let leased = Leased::read(root, |_| {})?;
+    let uses = Uses::now(root)?;
     let mut summary = Summary::default();
     let mut groups = Groups::of(&items);
     summary.left = items.iter().map(|item| if matches!(item.what, What::Entry(_)) { 0 } else { item.bytes }).sum();
@@ -123,7 +118,7 @@ pub fn evict(
         if !is_old && !is_too_much {
             continue;
         }
-        if is_used(&item, &leased, &rooted) {
+        if uses.has(&item) {
             summary.n_in_use += 1;
             continue;
         }
@@ -146,12 +141,10 @@ pub fn evict(
         }
         return Ok(summary);
     }
-    let mut saved = 0;
     let n_victims = victims.len();
-    let gone = take(root, victims, &|item, leased| is_used(item, leased, &rooted), &mut tell)?;
-    saved += n_victims - gone;
-    summary.n_in_use += saved;
-    tidy(root, now);
+    let n_gone = take(root, victims, Spare::Used, &mut tell)?;
+    summary.n_in_use += n_victims - n_gone;
+    tidy(root);
     Ok(summary)
 }
 
@@ -164,43 +157,59 @@ pub fn remove(
     mut on_evicted: impl FnMut(Evicted),
 ) -> Result<usize, EvictError> {
     let wanted: Vec<Listed> = Listing::read(root, None)?.entries.into_iter().filter(is_wanted).collect();
-    let rooted = rooted(root, is_forced)?;
-    let leased = Leased::read(root, |_| {})?;
     let items: Vec<Item> = wanted.into_iter().map(Item::from).collect();
-    let is_used = |item: &Item, leased: &Leased| !is_forced && is_used(item, leased, &rooted);
-    let in_use = items.iter().filter(|item| is_used(item, &leased));
+    if is_forced {
+        return take(root, items, Spare::Nothing, &mut on_evicted);
+    }
+    let uses = Uses::now(root)?;
+    let in_use = items.iter().filter(|item| uses.has(item));
     let in_use: Vec<Listed> = in_use.filter_map(|item| item.entry().cloned()).collect();
     if !in_use.is_empty() {
         return Err(EvictError::InUse(in_use));
     }
-    take(root, items, &is_used, &mut on_evicted)
+    take(root, items, Spare::Used, &mut on_evicted)
 }
 
-fn rooted(root: &Path, ignores_roots: bool) -> Result<Rooted, RootError> {
-    if ignores_roots {
-        return Ok(Rooted::default());
+/// What somebody uses.
+struct Uses<'a> {
+    leased: Cow<'a, Leased>,
+    rooted: Rooted,
+}
+
+impl<'a> Uses<'a> {
+    /// Looks at the leases first: who puts something into a library has it leased until the library's record says so.
+    fn of(root: &Path, leased: Cow<'a, Leased>) -> Result<Self, RootError> {
+        Ok(Self { leased, rooted: Rooted::read(root, |gone| drop(fs::remove_file(gone)))? })
     }
-    Rooted::read(root, |gone| drop(fs::remove_file(gone)))
+
+    /// What is used at some moment, which without the gate is good for a forecast only.
+    fn now(root: &Path) -> Result<Self, EvictError> {
+        Ok(Self::of(root, Cow::Owned(Leased::read(root, |_| {})?))?)
+    }
+
+    fn has(&self, item: &Item) -> bool {
+        let is_rooted = |entry: &Listed| self.rooted.holds(&entry.platform, entry.package.as_str(), entry.reference);
+        item.held.as_ref().is_some_and(|held| self.leased.holds(held)) || item.entry().is_some_and(is_rooted)
+    }
 }
 
-fn is_used(item: &Item, leased: &Leased, rooted: &Rooted) -> bool {
-    item.held.as_ref().is_some_and(|held| leased.holds(held))
-        || item.entry().is_some_and(|entry| rooted.holds(&entry.platform, entry.package.as_str(), entry.reference))
+/// What is not to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spare {
+    /// What somebody uses.
+    Used,
+    Nothing,
 }
 
-/// Removes what dead processes left: staging, locks that nobody holds.
-fn tidy(root: &Path, now: SystemTime) {
+/// Removes what dead processes left, and what is known of keys whose sources are gone.
+fn tidy(root: &Path) {
     staging::sweep(root);
+    for platform in sorted(&root.join(".keys")).unwrap_or_default() {
+        keys::prune(root, &platform);
+    }
     let locks = root.join(".locks");
     for path in sorted(&locks).unwrap_or_default() {
         if path.extension().is_some_and(|extension| extension == "lock") {
-            Lock::sweep(&path);
-        }
-    }
-    for path in sorted(&locks.join("staging")).unwrap_or_default() {
-        let is_dead = |metadata: std::fs::Metadata| changed(&metadata) + DEAD_AFTER < now;
-        let has_dir = path.file_stem().is_some_and(|name| root.join(".staging").join(name).exists());
-        if !has_dir && metadata(&path).is_some_and(is_dead) {
             Lock::sweep(&path);
         }
     }

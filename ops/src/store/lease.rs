@@ -169,7 +169,7 @@ impl ClosedGate {
 }
 
 /// The lines of all leases whose run lives.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Leased {
     lines: HashSet<String>,
 }

@@ -5,8 +5,10 @@
 //! {store}/.workers/{id}/                 worker libraries, which need no registration
 //! ```
 //!
-//! Every living library counts, however it was linked: through a symlink it needs the store, with hard links evicting
-//! would free nothing, and a copy that is in use will be wanted again. One that is gone is forgotten.
+//! The rule: what the record of a living library names stays, with all its generations, since some R may be in any of
+//! them. However it was linked: through a symlink it needs the store, with hard links evicting would free nothing, and a
+//! copy that is in use will be wanted again. A library whose directory is gone is forgotten; when it comes back (it was
+//! on a disk that was not mounted), the next run registers it anew.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -19,11 +21,12 @@ use crate::fault::fs;
 use crate::digest::Sha256Digest;
 use crate::fs::write_atomically;
 use crate::key::Reference;
+use crate::library::trees;
 use crate::package::PackageName;
 
 /// A registered library that cannot be read: what it needs is not known.
 #[derive(Debug, thiserror::Error)]
-#[error("the library `{library}` uses this store, but cannot be read: {source}")]
+#[error("the library `{library}` uses this store, but what it holds cannot be read: {source}")]
 pub struct RootError {
     /// The library.
     pub library: PathBuf,
@@ -73,14 +76,21 @@ impl Rooted {
     /// Adds what a library holds; says whether there is a library.
     fn add(&mut self, library: &Path) -> Result<bool, RootError> {
         let named = |source| RootError { library: library.to_owned(), source };
-        let holds: Option<BTreeMap<PackageName, Reference>> = read(&library.join(".packages.json")).map_err(named)?;
-        let platform: Option<String> = read(&library.join(".larder/platform.json")).map_err(named)?;
+        for tree in trees(library).map_err(named)? {
+            self.add_tree(&tree).map_err(named)?;
+        }
+        // It is registered before it has a record.
+        Ok(library.symlink_metadata().is_ok())
+    }
+
+    fn add_tree(&mut self, library: &Path) -> io::Result<()> {
+        let holds: Option<BTreeMap<PackageName, Reference>> = read(&library.join(".packages.json"))?;
+        let platform: Option<String> = read(&library.join(".larder/platform.json"))?;
         let platform = platform.unwrap_or_default();
-        let is_there = holds.is_some();
         for (package, reference) in holds.unwrap_or_default() {
             self.entries.insert(entry(&platform, package.as_str(), reference));
         }
-        Ok(is_there)
+        Ok(())
     }
 
     pub(super) fn holds(&self, platform: &str, package: &str, reference: Reference) -> bool {

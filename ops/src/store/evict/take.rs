@@ -1,5 +1,6 @@
 //! Taking things out of a store in which others work.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::fault::fs;
 
 use super::items::{Item, metadata, read_or_written};
-use super::{EvictError, Evicted, What};
+use super::{EvictError, Evicted, Spare, Uses, What};
 use crate::fs::write_unflushed;
 use crate::store::lease::{ClosedGate, Leased};
 use crate::store::listing::sorted;
@@ -16,11 +17,12 @@ use crate::store::staging::Staging;
 
 /// How many things are moved while the gate is closed: some milliseconds' work.
 const BATCH: usize = 500;
+
 /// Moves things out of the store and deletes them; returns how many. What is in use or used since stays.
 pub(super) fn take(
     root: &Path,
     victims: Vec<Item>,
-    is_used: &dyn Fn(&Item, &Leased) -> bool,
+    spare: Spare,
     on_evicted: &mut dyn FnMut(Evicted),
 ) -> Result<usize, EvictError> {
     if victims.is_empty() {
@@ -38,10 +40,14 @@ pub(super) fn take(
         let mut moved = Vec::with_capacity(batch.len());
         {
             let gate = ClosedGate::close(root)?;
+            let uses = match spare {
+                Spare::Used => Some(Uses::of(root, Cow::Borrowed(gate.leased()))?),
+                Spare::Nothing => None,
+            };
             let mut sources = BTreeSet::new();
             for (n, item) in batch.into_iter().enumerate() {
                 let to = aside.path().join(n.to_string());
-                if !is_used(&item, gate.leased()) && move_out(&item, &to)? {
+                if !uses.as_ref().is_some_and(|uses| uses.has(&item)) && move_out(&item, &to)? {
                     sources.extend(item.path.parent().filter(|_| item.held.is_some()).map(Path::to_owned));
                     moved.push((item, to));
                 }
