@@ -70,6 +70,7 @@ mod sidecar;
 mod size;
 mod staging;
 mod stats;
+mod sweeper;
 #[cfg(test)]
 mod testing;
 pub mod transfer;
@@ -78,12 +79,13 @@ pub mod verify;
 pub use entry::{BrokenEntry, Depth, Problem};
 pub use evict::{EvictError, Evicted, Policy, Summary, What, evict, remove};
 pub use keys::Lead;
-pub use listing::Listed;
+pub use listing::{Listed, list};
 pub use roots::RootError;
 pub use sidecar::SidecarError;
 pub use size::Size;
 pub use staging::StagingDir;
 pub use stats::{PackageStats, Stats};
+pub use sweeper::Sweeper;
 
 /// A store as one platform sees it. Cheap to open; nothing is created before something is stored.
 #[derive(Debug)]
@@ -297,8 +299,10 @@ impl Store {
     /// Leases sources for as long as this store is open: what is there of them from here on is not evicted. Call it
     /// before looking anything up that is to stay.
     pub fn hold<'a>(&self, sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>) -> io::Result<()> {
-        let held = |(package, source): (&PackageName, _)| {
-            Held::Source { platform: self.platform.clone(), package: package.clone(), source }
+        let held = |(package, source): (&PackageName, _)| Held::Source {
+            platform: self.platform.clone(),
+            package: package.clone(),
+            source,
         };
         self.lease.hold(&self.root, sources.into_iter().map(held))
     }

@@ -146,6 +146,12 @@ impl Listing {
     }
 }
 
+/// Lists the entries of one package or of all in the store at `root`, for all platforms, sorted by platform, package and
+/// last use. Takes no lock: what comes or goes meanwhile may be in it or not.
+pub fn list(root: &Path, package: Option<&PackageName>) -> io::Result<Vec<Listed>> {
+    Ok(Listing::read(root, package)?.entries)
+}
+
 /// Reads a sidecar; `None` if it is gone. One that is no JSON is an entry all the same, with nothing known of it.
 fn brief(path: &Path) -> io::Result<Option<(Brief, SystemTime)>> {
     let read = fs::File::open(path).and_then(|mut file| {

@@ -167,7 +167,11 @@ fn what_is_leased_or_in_a_living_library_stays() {
     drop(store);
     let (went, summary) = shop.by_size(0);
     assert_eq!((summary.n_entries, summary.n_others, summary.n_in_use, summary.left), (2, 1, 0, 0), "{went}");
-    assert_eq!(sorted(&shop.root().join(".roots")).unwrap(), Vec::<PathBuf>::new(), "a library that is gone is forgotten");
+    assert_eq!(
+        sorted(&shop.root().join(".roots")).unwrap(),
+        Vec::<PathBuf>::new(),
+        "a library that is gone is forgotten"
+    );
 }
 
 #[test]
