@@ -29,6 +29,7 @@ use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
 mod changes;
 mod engine;
+mod evict;
 mod exchange;
 mod journal;
 mod reference;

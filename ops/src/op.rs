@@ -45,6 +45,7 @@ use crate::explain::difference;
 use crate::fetch::Fetcher;
 use crate::install::{Build, Builder, InstallError};
 use crate::key::{ConfigMap, PackageKey};
+use crate::lock::{Attempt, Lock};
 use crate::package::PackageName;
 use crate::process::Output;
 use crate::recipe::{Recipe, provided_key};
@@ -211,6 +212,8 @@ pub enum Progress {
     Fetching,
     /// A build begins.
     Building,
+    /// Another process builds the same source, the one with this id if that can be told.
+    Waiting(Option<u32>),
     /// Bytes of the download so far, and in all if the server says so.
     Bytes(u64, Option<u64>),
     /// A piece of what a build writes.
@@ -316,7 +319,7 @@ impl Op for PackageOp {
         match progress {
             Progress::Bytes(..) => Some(0),
             Progress::Output { number, .. } => Some(1 + number % OUTPUTS_KEPT),
-            Progress::Fetching | Progress::Building | Progress::Warning(_) => None,
+            Progress::Fetching | Progress::Building | Progress::Waiting(_) | Progress::Warning(_) => None,
         }
     }
 
@@ -381,14 +384,7 @@ impl Op for PackageOp {
             }
         };
         let store = &self.workshop.store;
-        let lock = {
-            let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
-            blocking(move || workshop.store.lock_source(key.package(), key.reference().source))
-        };
-        let _lock = tokio::select! {
-            lock = lock => lock?,
-            () = cx.stop().requested() => return Err(OpError::Stopped),
-        };
+        let _lock = self.lock(key.reference().source, cx).await?;
         // Another process may have built it while this one waited.
         if !self.spec.is_rebuilt {
             match cache::stored(store, self.workshop.depth, key) {
@@ -436,6 +432,19 @@ impl Op for PackageOp {
 }
 
 impl PackageOp {
+    /// Takes the lock on building this source, after whoever has it now.
+    async fn lock(&self, source: Sha256Digest, cx: &Context<Self>) -> Result<Lock, OpError> {
+        match self.workshop.store.try_lock_source(source)? {
+            Attempt::Taken(lock) => return Ok(lock),
+            Attempt::HeldBy(holder) => cx.report(Progress::Waiting(holder)),
+        }
+        let workshop = Arc::clone(&self.workshop);
+        tokio::select! {
+            lock = blocking(move || workshop.store.lock_source(source)) => Ok(lock?),
+            () = cx.stop().requested() => Err(OpError::Stopped),
+        }
+    }
+
     async fn build(
         &self,
         prepared: &Prepared,

@@ -70,7 +70,7 @@ pub fn import(store: &Store, is_any_platform: bool, input: impl Read) -> Result<
     let mut moved = Moved { n_entries: staged.len(), ..Moved::default() };
     for Staged { listed: Listed { package, reference, .. }, sidecar, manifest, tree } in staged {
         moved.bytes += manifest.size();
-        let _lock = store.lock_source(&package, reference.source)?;
+        let _lock = store.lock_source(reference.source)?;
         if let Ok(Some(_)) = store.inspect(&package, reference, Depth::Glance) {
             store.touch(&package, reference);
             moved.n_present += 1;
