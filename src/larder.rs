@@ -11,7 +11,7 @@ use larder_graph::{Limits, OnFailure, Stop};
 use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
-use larder_ops::install::Builder;
+use larder_ops::install::{Builder, DebugInfo};
 use larder_ops::key::Reference;
 use larder_ops::library::{self, LibraryError, Record};
 use larder_ops::link::LinkMode;
@@ -60,6 +60,8 @@ pub struct Config {
     pub env: Vec<(OsString, OsString)>,
     /// The user's Makevars: honoured, and part of every key.
     pub makevars: Option<PathBuf>,
+    /// Whether every package is installed by an R of its own, and not by one that is kept warm.
+    pub is_plain_install: bool,
 }
 
 impl Config {
@@ -77,6 +79,7 @@ impl Config {
             build_timeout: Duration::from_secs(60 * 60),
             env: env.into_iter().collect(),
             makevars: None,
+            is_plain_install: false,
         }
     }
 }
@@ -94,6 +97,8 @@ pub struct Request {
     pub rebuild: BTreeSet<PackageName>,
     /// Whether a change of Depends or Imports rebuilds a package too.
     pub rebuilds_when_imports_change: bool,
+    /// What becomes of debug information in compiled code.
+    pub debug_info: DebugInfo,
     /// The lockfile's directory, where relative local sources start.
     pub base: PathBuf,
 }
@@ -107,6 +112,7 @@ impl Request {
             is_exact: false,
             rebuild: BTreeSet::new(),
             rebuilds_when_imports_change: false,
+            debug_info: DebugInfo::default(),
             base: PathBuf::new(),
         }
     }
@@ -245,6 +251,7 @@ impl Larder {
         let settings = Settings {
             rebuild: request.rebuild.clone(),
             rebuilds_when_imports_change: request.rebuilds_when_imports_change,
+            debug_info: request.debug_info,
             makevars: makevars.map(|bytes| Sha256Digest::of(&bytes)),
             base: request.base.clone(),
         };
@@ -282,6 +289,8 @@ impl Larder {
                 env: self.config.env.clone(),
                 makevars: self.config.makevars.clone(),
                 timeout: self.config.build_timeout,
+                debug_info: request.debug_info,
+                warm: (!self.config.is_plain_install).then(Arc::default),
             },
             ids: plan.ids.clone(),
             rebuilds_when_imports_change: request.rebuilds_when_imports_change,

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use fs_err as fs;
@@ -16,6 +17,13 @@ use crate::metadata::{UPDATE_RDS, with_fields};
 use crate::package::PackageName;
 use crate::process::{self, Invocation, ProcessError};
 use crate::toolchain::Toolchain;
+
+mod makevars;
+mod warm;
+
+pub use makevars::DebugInfo;
+pub use warm::WarmR;
+use warm::{Ended, Task};
 
 /// How packages are built; the same for all packages of a run.
 #[derive(Debug, Clone)]
@@ -28,6 +36,10 @@ pub struct Builder {
     pub makevars: Option<PathBuf>,
     /// How long one build may take.
     pub timeout: Duration,
+    /// Whether compilers are told to leave debug information out.
+    pub debug_info: DebugInfo,
+    /// R processes that are ready to install; `None` to start R anew for each package.
+    pub warm: Option<Arc<WarmR>>,
 }
 
 /// One build.
@@ -47,6 +59,15 @@ pub struct Build<'a> {
     pub log: &'a Path,
 }
 
+/// How a package is installed. Both ways give the same tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// In a warm R, if there is one that can.
+    Warm,
+    /// With `R CMD INSTALL`.
+    Plain,
+}
+
 /// Why there is no installed tree.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
@@ -57,6 +78,12 @@ pub enum InstallError {
         what: &'static str,
         /// The last lines of its output.
         tail: Vec<String>,
+    },
+    /// A warm R said no. Whether R started anew would has yet to be seen, with a fresh source.
+    #[error("a warm R could not install it: {reason}")]
+    WarmFailed {
+        /// What it said, in one line.
+        reason: String,
     },
     /// R said yes, but left no package.
     #[error("`R CMD INSTALL` left no package `{0}`")]
@@ -85,6 +112,8 @@ pub enum InstallError {
 /// R's clock is set to this in builds, and `Built` says it, so that equal builds give equal bytes.
 const EPOCH: (&str, &str) = ("946684800", "2000-01-01 00:00:00 UTC");
 
+const INSTALL: &str = "R CMD INSTALL";
+
 const TAIL_LINES: usize = 25;
 
 impl Builder {
@@ -92,7 +121,7 @@ impl Builder {
     ///
     /// R sees the view and its own library, no profile and no variable of the user's. The log is appended to.
     /// Cancelled or failed, nothing outside `scratch` and the log has changed.
-    pub async fn install(&self, build: &Build<'_>, stop: &Stop) -> Result<PathBuf, InstallError> {
+    pub async fn install(&self, build: &Build<'_>, way: Way, stop: &Stop) -> Result<PathBuf, InstallError> {
         if build.source.join("src").is_dir() {
             let missing = self.toolchain.missing_compilers(self.path());
             if !missing.is_empty() {
@@ -100,17 +129,54 @@ impl Builder {
             }
         }
         let library = self.furnish(build)?;
-        let mut args: Vec<OsString> = ["CMD", "INSTALL"].map(OsString::from).to_vec();
-        args.push(format!("--built-timestamp={}", EPOCH.1).into());
-        args.push(join("--library=", &library));
+        let mut args = vec![format!("--built-timestamp={}", EPOCH.1).into(), join("--library=", &library)];
         args.extend(build.install_args.iter().map(OsString::from));
         args.push(build.source.into());
-        self.run(build, "R CMD INSTALL", args, build.scratch.to_owned(), stop).await?;
+        let is_done = way == Way::Warm && self.install_warm(build, &args, stop).await?;
+        if !is_done {
+            let args = ["CMD", "INSTALL"].map(OsString::from).into_iter().chain(args).collect();
+            self.run(build, INSTALL, args, build.scratch.to_owned(), stop).await?;
+        }
         let installed = library.join(build.package);
         if installed.join("DESCRIPTION").is_file() {
             Ok(installed)
         } else {
             Err(InstallError::NothingInstalled(build.package.clone()))
+        }
+    }
+
+    /// Installs in a warm R. Says `false`, and has done nothing, where that is not possible.
+    async fn install_warm(&self, build: &Build<'_>, args: &[OsString], stop: &Stop) -> Result<bool, InstallError> {
+        // Which start of R these ask for is up to the script that starts it.
+        let is_about_start = |arg: &OsString| ["--use-vanilla", "--no-vanilla"].iter().any(|about| arg == about);
+        let Some(warm) = self.warm.as_ref().filter(|_| !args.iter().any(is_about_start)) else { return Ok(false) };
+        let (mut log, begin) = self.open_log(build, INSTALL)?;
+        let task = Task {
+            toolchain: &self.toolchain,
+            env: self.environment(build),
+            cwd: build.scratch,
+            call: warm::call("tools:::.install_packages", args.iter().map(OsString::as_os_str)),
+            dir: build.scratch.join("warm"),
+            log: log.try_clone()?,
+            timeout: self.timeout,
+        };
+        let ended = warm.run(&task, stop).await;
+        match &ended {
+            Ok(Ended::Done) => writeln!(log, "larder: {INSTALL}: done by a warm R")?,
+            Ok(Ended::Failed) => writeln!(log, "larder: {INSTALL}: a warm R failed")?,
+            Ok(Ended::FailedOutside) => writeln!(log, "larder: {INSTALL}: failed outside of R")?,
+            Ok(Ended::Cannot(reason)) => tracing::debug!(reason, "R cannot be kept warm"),
+            Err(error) => writeln!(log, "larder: {INSTALL}: {error}")?,
+        }
+        match ended? {
+            Ended::Done => Ok(true),
+            Ended::Cannot(_) => Ok(false),
+            Ended::FailedOutside => Err(InstallError::Failed { what: INSTALL, tail: tail(build.log, begin)? }),
+            Ended::Failed => {
+                let tail = tail(build.log, begin)?;
+                let said = tail.iter().rfind(|line| line.starts_with("ERROR")).or(tail.last());
+                Err(InstallError::WarmFailed { reason: said.cloned().unwrap_or_else(|| "it ended".to_owned()) })
+            }
         }
     }
 
@@ -175,28 +241,8 @@ impl Builder {
         for (package, tree) in build.view {
             fs_err::os::unix::fs::symlink(tree, view.join(package))?;
         }
-        fs::write(build.scratch.join("Makevars"), self.makevars(build))?;
+        fs::write(build.scratch.join("Makevars"), makevars::text(self, build))?;
         Ok(library)
-    }
-
-    /// The user's Makevars if there is one, and then flags that keep this build's paths out of what it compiles: that
-    /// of the source, and that of the view, where the headers it links to are.
-    fn makevars(&self, build: &Build<'_>) -> String {
-        let mut text = String::new();
-        if let Some(user) = &self.makevars {
-            text = format!("include {}\n", user.display());
-        }
-        // Neither make nor a configure script that reads the flags could be told to take such a path as one word.
-        let is_word =
-            |path: &Path| !path.as_os_str().as_encoded_bytes().iter().any(|byte| b" \t#$\"'\\".contains(byte));
-        if self.toolchain.maps_file_prefixes() && is_word(build.scratch) && is_word(build.source) {
-            let (source, view) = (build.source.display(), build.scratch.join("view"));
-            let maps = format!("-ffile-prefix-map={source}=. -ffile-prefix-map={}=view", view.display());
-            for flags in ["CFLAGS", "CXXFLAGS", "CXX11FLAGS", "CXX14FLAGS", "CXX17FLAGS", "CXX20FLAGS", "CXX23FLAGS"] {
-                let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{flags} += {maps}\n"));
-            }
-        }
-        text
     }
 
     async fn run(
@@ -219,11 +265,7 @@ impl Builder {
         more: [(OsString, OsString); N],
         stop: &Stop,
     ) -> Result<(), InstallError> {
-        if let Some(dir) = build.log.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        let mut log = fs::OpenOptions::new().create(true).append(true).open(build.log)?;
-        writeln!(log, "larder: {what} of {} with R {}", build.package, self.toolchain.version)?;
+        let (log, begin) = self.open_log(build, what)?;
         let invocation = Invocation {
             program: self.toolchain.r.clone(),
             args,
@@ -238,7 +280,18 @@ impl Builder {
             Ok(status) => writeln!(log, "larder: {what}: {status}")?,
             Err(error) => writeln!(log, "larder: {what}: {error}")?,
         }
-        if ended?.success() { Ok(()) } else { Err(InstallError::Failed { what, tail: tail(build.log)? }) }
+        if ended?.success() { Ok(()) } else { Err(InstallError::Failed { what, tail: tail(build.log, begin)? }) }
+    }
+
+    /// Opens the log and writes its heading; returns where what follows begins.
+    fn open_log(&self, build: &Build<'_>, what: &str) -> io::Result<(fs::File, u64)> {
+        if let Some(dir) = build.log.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(build.log)?;
+        writeln!(log, "larder: {what} of {} with R {}", build.package, self.toolchain.version)?;
+        let begin = log.metadata()?.len();
+        Ok((log, begin))
     }
 
     fn environment(&self, build: &Build<'_>) -> Vec<(OsString, OsString)> {
@@ -272,12 +325,12 @@ fn join(prefix: &str, path: &Path) -> OsString {
     text
 }
 
-/// Returns the last lines of a log, without larder's own and without blank ones.
-fn tail(log: &Path) -> io::Result<Vec<String>> {
+/// Returns the last lines of what a log has from `begin` on, without larder's own and without blank ones.
+fn tail(log: &Path, begin: u64) -> io::Result<Vec<String>> {
     const BYTES_MAX: u64 = 64 << 10;
     let mut file = fs::File::open(log)?;
     let size = file.metadata()?.len();
-    file.seek(io::SeekFrom::Start(size.saturating_sub(BYTES_MAX)))?;
+    file.seek(io::SeekFrom::Start(size.saturating_sub(BYTES_MAX).max(begin)))?;
     let mut bytes = Vec::new();
     file.take(BYTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

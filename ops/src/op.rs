@@ -20,7 +20,7 @@ use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources, Vertex
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
 use crate::fetch::Fetcher;
-use crate::install::{Build, Builder, InstallError};
+use crate::install::{Build, Builder, InstallError, Way};
 use crate::key::{ConfigMap, PackageKey};
 use crate::library::Record;
 use crate::package::PackageName;
@@ -309,7 +309,7 @@ impl Op for PackageOp {
             return Ok(Arc::new(Done { tree: None, how: How::Provided, build: None }));
         }
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let prepared = prepared.expect("the last cache map has prepared the source");
+        let mut prepared = prepared.expect("the last cache map has prepared the source");
         let store = &self.workshop.store;
         let lock = {
             let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
@@ -334,7 +334,19 @@ impl Op for PackageOp {
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
         let start = Instant::now();
-        let built = match self.build(&prepared, &view, &log, cx).await {
+        let mut built = self.build(&prepared, Way::Warm, &view, &log, cx).await;
+        if let Err(InstallError::WarmFailed { reason }) = &built {
+            // From the beginning: what fails leaves half of its work in the source.
+            let again = self.prepare_again(&prepared, cx).await?;
+            let reason = reason.clone();
+            prepared = again;
+            built = self.build(&prepared, Way::Plain, &view, &log, cx).await;
+            if built.is_ok() {
+                let message = format!("`R CMD INSTALL` could install it, but a warm R could not: {reason}");
+                cx.report(Progress::Warning(message));
+            }
+        }
+        let built = match built {
             Ok(built) => built,
             Err(source) => return Err(OpError::Build { log: Logs::mark_failed(&log), source }),
         };
@@ -360,6 +372,7 @@ impl PackageOp {
     async fn build(
         &self,
         prepared: &Prepared,
+        way: Way,
         view: &BTreeMap<PackageName, PathBuf>,
         log: &Path,
         cx: &Context<Self>,
@@ -382,7 +395,7 @@ impl PackageOp {
         if prepared.needs_bootstrap {
             builder.bootstrap(&build, cx.stop()).await?;
         }
-        builder.install(&build, cx.stop()).await
+        builder.install(&build, way, cx.stop()).await
     }
 
     /// Returns the content hash of a build that saw `view`.

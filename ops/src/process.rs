@@ -9,7 +9,7 @@ use std::time::Duration;
 use fs_err as fs;
 use larder_graph::Stop;
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::Command;
+use tokio::process::{Child, ChildStdin, Command};
 
 /// What to run. The child gets no environment but `env`, and no standard input.
 #[derive(Debug)]
@@ -53,39 +53,113 @@ pub enum ProcessError {
 /// How long a process group may take to end cleanly once asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A process with all that it starts, as far as that stays in its group. Dropped, the whole group is killed.
+#[derive(Debug)]
+pub(crate) struct Group {
+    child: Child,
+    /// `None` once the leader was reaped: its number may be somebody else's by then.
+    id: Option<Pid>,
+}
+
+impl Group {
+    /// Starts a command as the leader of a new group.
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self, ProcessError> {
+        command.process_group(0).kill_on_drop(true);
+        let program = command.as_std().get_program().into();
+        let child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
+        let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Ok(Self { child, id })
+    }
+
+    /// Takes the leader's standard input, if that is a pipe.
+    pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// Waits until the leader is gone. Others of its group may live on.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Asks the group to end, and kills it after five seconds or when the stop is forced.
+    pub(crate) async fn end(&mut self, stop: &Stop) -> io::Result<()> {
+        self.signal(Signal::TERM);
+        tokio::select! {
+            _ = self.child.wait() => {}
+            () = stop.forced() => {}
+            () = tokio::time::sleep(GRACE) => {}
+        }
+        self.kill().await
+    }
+
+    /// Kills whatever of the group is left, and reaps its leader.
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        self.signal(Signal::KILL);
+        self.child.wait().await?;
+        self.id = None;
+        Ok(())
+    }
+
+    /// Says whether the leader has no company: nobody else of the group is alive. Where that cannot be seen, it has.
+    pub(crate) fn is_alone(&self) -> bool {
+        let Some(group) = self.id else { return true };
+        let Ok(processes) = fs::read_dir("/proc") else { return false };
+        let pids = processes.flatten().filter_map(|item| item.file_name().to_str()?.parse::<i32>().ok());
+        !pids.filter(|pid| *pid != group.as_raw_pid()).any(|pid| is_living_member(pid, group))
+    }
+
+    fn signal(&self, signal: Signal) {
+        // There may be nobody any more.
+        let _ = self.id.map(|group| kill_process_group(group, signal));
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+fn is_living_member(pid: i32, group: Pid) -> bool {
+    // pid (name) state parent group ...: the name may have anything in it.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let mut words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let (state, its_group) = (words.next(), words.nth(1));
+    !matches!(state, None | Some("Z" | "X")) && its_group.is_some_and(|id| id.parse() == Ok(group.as_raw_pid()))
+}
+
+/// Waits for `work`, unless the time is over or a stop is requested before.
+pub(crate) async fn within<T>(
+    work: impl Future<Output = io::Result<T>>,
+    timeout: Duration,
+    stop: &Stop,
+) -> Result<T, ProcessError> {
+    tokio::select! {
+        done = work => Ok(done?),
+        () = stop.requested() => Err(ProcessError::Stopped),
+        () = tokio::time::sleep(timeout) => Err(ProcessError::TimedOut(timeout)),
+    }
+}
+
 /// Runs a process to its end. When the time is over or a stop is requested the whole group is asked to end
 /// (SIGTERM), and killed after five seconds or when the stop is forced. Afterwards no process of the group is left.
-///
-/// Must not be dropped half-way: the group would lose its keeper (the child itself is killed even then).
 pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, ProcessError> {
     let Invocation { program, args, env, cwd, log, timeout } = invocation;
     let (mut output, input) = io::pipe()?;
     let mut command = Command::new(&program);
-    command.args(args).env_clear().envs(env).current_dir(cwd).process_group(0).kill_on_drop(true);
+    command.args(args).env_clear().envs(env).current_dir(cwd);
     command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
-    let mut child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
+    let mut group = Group::spawn(&mut command)?;
     // The last of our own ends of the pipe that are for the child.
     drop(command);
     let mut log = log.into_file();
     let captured = tokio::task::spawn_blocking(move || io::copy(&mut output, &mut log));
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let signal = |signal| group.map_or(Ok(()), |group| kill_process_group(group, signal));
-    let ended = tokio::select! {
-        status = child.wait() => Ok(status?),
-        () = stop.requested() => Err(ProcessError::Stopped),
-        () = tokio::time::sleep(timeout) => Err(ProcessError::TimedOut(timeout)),
-    };
-    if ended.is_err() {
-        let _ = signal(Signal::TERM);
-        tokio::select! {
-            _ = child.wait() => {}
-            () = stop.forced() => {}
-            () = tokio::time::sleep(GRACE) => {}
-        }
+    let ended = within(group.wait(), timeout, stop).await;
+    match ended {
+        // Whatever the child has left behind is in its group still.
+        Ok(_) => group.kill().await?,
+        Err(_) => group.end(stop).await?,
     }
-    // Whatever the child has left behind is in its group still.
-    let _ = signal(Signal::KILL);
-    child.wait().await?;
     // The pipe is at its end when the last process that writes into it is gone: a killed one takes a moment. One that
     // left the group is not waited for.
     if let Ok(copied) = tokio::time::timeout(GRACE, captured).await {
