@@ -202,6 +202,15 @@ impl Builder {
         self.run_with(build, "writing Meta/package.rds", args, build.source.to_owned(), more, stop).await
     }
 
+    /// Ends what is kept ready for further builds. A later build starts it again.
+    pub async fn rest(&self) {
+        if let Some(warm) = &self.warm
+            && let Err(error) = warm.end().await
+        {
+            tracing::debug!(%error, "a warm R could not be waited for");
+        }
+    }
+
     /// Checks the `Built` field of a prebuilt package against this R: `R 4.5.2; x86_64-pc-linux-gnu; 2025-..; unix`.
     pub fn check_built(&self, built: &str) -> Result<(), InstallError> {
         let parts: Vec<&str> = built.split(';').map(str::trim).collect();

@@ -122,6 +122,7 @@ pub(super) async fn run(
         let config = Config::from(larder.limits()).cache(StoreCache::new(Arc::clone(&workshop), rebuilt));
         larder_graph::run(Arc::clone(&dag), config, request.on_failure, stop.clone(), on_event).await
     };
+    workshop.builder.rest().await;
     if stop.is_requested() {
         report.outcome = RunOutcome::Interrupted;
     } else if report.outcome == RunOutcome::Ok || request.on_failure == OnFailure::KeepGoing {

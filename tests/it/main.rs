@@ -17,4 +17,5 @@ mod recompile;
 mod sources;
 mod store;
 mod tidy;
+mod warm;
 mod world;

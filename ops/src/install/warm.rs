@@ -105,6 +105,15 @@ impl WarmR {
         })
     }
 
+    /// Ends those that are idle, and waits until they are gone: until then what they took is not counted as ours.
+    pub(super) async fn end(&self) -> io::Result<()> {
+        let idle = std::mem::take(&mut self.state().idle);
+        for mut server in idle {
+            server.group.kill().await?;
+        }
+        Ok(())
+    }
+
     fn give_up(&self, reason: String) -> Ended {
         self.state().cannot = Some(reason.clone());
         Ended::Cannot(reason)
@@ -136,7 +145,7 @@ impl Server {
         let (output, input) = io::pipe()?;
         let mut command = Command::new(&task.toolchain.r);
         command.args(["CMD", "env", "R_DEFAULT_PACKAGES=", "LC_COLLATE=C"]).arg(task.toolchain.home.join("bin/R"));
-        command.args(["--no-restore", "--no-echo"]);
+        command.args(["--no-save", "--no-restore", "--no-echo"]);
         command.env_clear().envs(task.env.iter().cloned()).current_dir(task.cwd);
         command.stdin(Stdio::piped()).stdout(input.try_clone()?).stderr(input);
         let mut group = Group::spawn(&mut command)?;
