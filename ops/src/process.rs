@@ -4,11 +4,12 @@ use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use larder_graph::Stop;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::process::{Child, ChildStdin, Command};
 
 /// What to run. The child gets no environment but `env`, and no standard input.
@@ -100,12 +101,12 @@ impl Group {
         Ok(())
     }
 
-    /// Says whether the leader has no company: nobody else of the group is alive. Where that cannot be seen, it has.
-    pub(crate) fn is_alone(&self) -> bool {
-        let Some(group) = self.id else { return true };
-        let Ok(processes) = fs::read_dir("/proc") else { return false };
-        let pids = processes.flatten().filter_map(|item| item.file_name().to_str()?.parse::<i32>().ok());
-        !pids.filter(|pid| *pid != group.as_raw_pid()).any(|pid| is_living_member(pid, group))
+    /// Waits until the leader is the only one of its group that lives. Says whether it came to that in time; where the
+    /// others cannot be seen it did not.
+    pub(crate) async fn becomes_alone(&mut self, within: Duration) -> bool {
+        let Some(group) = self.id else { return false };
+        let others_end = tokio::task::spawn_blocking(move || others_end(group, Instant::now() + within));
+        matches!(others_end.await, Ok(Ok(true))) && matches!(self.child.try_wait(), Ok(None))
     }
 
     fn signal(&self, signal: Signal) {
@@ -120,9 +121,33 @@ impl Drop for Group {
     }
 }
 
-fn is_living_member(pid: i32, group: Pid) -> bool {
+/// Waits for the end of all of a group but its leader; says `false` if that takes too long.
+fn others_end(group: Pid, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let others = others(group)?;
+        if others.is_empty() {
+            return Ok(true);
+        }
+        for pid in others {
+            // One that is gone already has no descriptor.
+            let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+            if poll(&mut [PollFd::new(&process, PollFlags::IN)], left.as_ref())? == 0 {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// Returns the living processes of a group but for its leader.
+fn others(group: Pid) -> io::Result<Vec<Pid>> {
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|item| item.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(Pid::from_raw).filter(|pid| *pid != group && is_living_member(*pid, group)).collect())
+}
+
+fn is_living_member(pid: Pid, group: Pid) -> bool {
     // pid (name) state parent group ...: the name may have anything in it.
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
     let mut words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
     let (state, its_group) = (words.next(), words.nth(1));
     !matches!(state, None | Some("Z" | "X")) && its_group.is_some_and(|id| id.parse() == Ok(group.as_raw_pid()))

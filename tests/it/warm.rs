@@ -122,11 +122,11 @@ fn what_fails_either_way_is_told_once() {
     need_r!();
     let world = World::new();
     let bad = Package::new("bad", "1.0").file("R/code.R", "f <- function() stop(\"oh\")\nf()\n");
-    let ran = world.solve(&world.lock_published(&[&bad]), &[]).exits(1);
-    assert_eq!(ran.warnings(), "");
-    let tail = ran.of("bad")["log_tail"].to_string();
-    assert_eq!(tail.matches("Error in f() : oh").count(), 1, "{tail}");
-    let log = fs::read_to_string(ran.of("bad")["log"].as_str().unwrap()).unwrap();
+    let lock = world.lock_published(&[&bad]);
+    let said = world.run([lock.to_str().unwrap()]).exits(1).stderr;
+    assert_eq!(said.matches("Error in f() : oh").count(), 1, "{said}");
+    assert!(!said.contains("warm"), "{said}");
+    let log = world.run(["log", "bad", "--failed"]).ok().stdout;
     assert_eq!(log.matches("Error in f() : oh").count(), 2, "{log}");
     assert_eq!(log.matches("Execution halted").count(), 2, "{log}");
 }

@@ -25,8 +25,8 @@ use crate::toolchain::Toolchain;
 /// What R reads when it starts, and goes on doing.
 const SERVER: &str = include_str!("server.R");
 
-/// How long an R that says that it ends may take to be gone.
-const LEAVING: Duration = Duration::from_secs(1);
+/// How long an R that says that it ends, and all that it has started, may take to be gone.
+const LEAVING: Duration = Duration::from_secs(3);
 
 /// The warm R processes of a run: as many as builds ever went on at once. They end when this is dropped, and when this
 /// process dies.
@@ -89,7 +89,7 @@ impl WarmR {
             None => Server::start(task).await?,
         };
         let served = within(server.serve(task), task.timeout, stop).await;
-        let is_free = matches!(served, Ok((_, Gone::Yes))) && server.group.is_alone();
+        let is_free = served.is_ok() && server.group.becomes_alone(LEAVING).await;
         match &served {
             _ if is_free => {}
             Ok(_) => server.group.kill().await?,
@@ -99,7 +99,7 @@ impl WarmR {
         if is_free {
             self.state().idle.push(server);
         }
-        Ok(match served?.0 {
+        Ok(match served? {
             Ended::Cannot(reason) => self.give_up(reason),
             ended => ended,
         })
@@ -132,13 +132,6 @@ struct Server {
     output: Receiver,
 }
 
-/// Whether all that had the pipe of news open is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Gone {
-    Yes,
-    No,
-}
-
 impl Server {
     /// Starts R as `R CMD INSTALL` starts it, with the same variables from R's own scripts.
     async fn start(task: &Task<'_>) -> Result<Self, ProcessError> {
@@ -156,7 +149,7 @@ impl Server {
     }
 
     /// Does one task, to the end of the R that it is done in.
-    async fn serve(&mut self, task: &Task<'_>) -> io::Result<(Ended, Gone)> {
+    async fn serve(&mut self, task: &Task<'_>) -> io::Result<Ended> {
         let (news, hold) = open_news(&make_dir(task, 0)?)?;
         let (mut news, mut hold) = (BufReader::new(news).lines(), Some(hold));
         fs::write(task.dir.join("0/env"), environ(task))?;
@@ -164,36 +157,28 @@ impl Server {
         let mut n_runs = 0;
         make_dir(task, 1)?;
         self.ask("install", &task.dir.join("0")).await?;
-        let mut ended = None;
         let mut chunk = vec![0; 8 << 10];
-        let gone = loop {
-            let has_ended = ended.is_some();
+        loop {
             tokio::select! {
                 Ok(n @ 1..) = self.output.read(&mut chunk) => (&task.log).write_all(&chunk[..n])?,
                 line = news.next_line() => match line?.as_deref() {
-                    // From now on the end of the pipe means that all who have it open are gone.
+                    // From now on the pipe is at its end when R is, whatever it died of.
                     Some("ready") => drop(hold.take()),
                     Some("run") => {
                         n_runs += 1;
                         make_dir(task, n_runs + 1)?;
                         self.ask("run", &task.dir.join(n_runs.to_string())).await?;
                     }
-                    Some("end ok") => ended = Some(Ended::Done),
-                    Some("end outside") => ended = Some(Ended::FailedOutside),
-                    Some(line) => match line.strip_prefix("cannot ") {
-                        Some(reason) => return Ok((Ended::Cannot(reason.to_owned()), Gone::No)),
-                        None => ended = Some(Ended::Failed),
-                    },
-                    None => break Gone::Yes,
+                    Some("end ok") => return Ok(Ended::Done),
+                    Some("end outside") => return Ok(Ended::FailedOutside),
+                    line => return Ok(match line.and_then(|line| line.strip_prefix("cannot ")) {
+                        Some(reason) => Ended::Cannot(reason.to_owned()),
+                        None => Ended::Failed,
+                    }),
                 },
-                status = self.group.wait() => {
-                    status?;
-                    break Gone::No;
-                }
-                () = tokio::time::sleep(LEAVING), if has_ended => break Gone::No,
+                status = self.group.wait() => return status.map(|_| Ended::Failed),
             }
-        };
-        Ok((ended.unwrap_or(Ended::Failed), gone))
+        }
     }
 
     async fn ask(&mut self, what: &str, dir: &Path) -> io::Result<()> {

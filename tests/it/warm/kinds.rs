@@ -4,7 +4,7 @@ use crate::world::{Package, World};
 
 /// Returns them all. R writes what is in R's own formats, as text.
 pub(super) fn all(world: &World) -> Vec<Package> {
-    let save = "f <- tempfile(); hidden <- list(1, two = 'zwei', f = function(x) x); \
+    let save = "f <- tempfile(); hidden <- list(1, two = 'zwei'); \
                 save(hidden, file = f, ascii = TRUE, compress = FALSE); cat(readLines(f), sep = '\\n')";
     let index = "f <- tempfile(); saveRDS(data.frame(File = 'intro.Rmd', Title = 'Intro', PDF = 'intro.html', R = 'intro.R', \
                  Depends = I(list(character())), Keywords = I(list(character())), stringsAsFactors = FALSE), f, ascii = TRUE, \
@@ -45,7 +45,7 @@ pub(super) fn all(world: &World) -> Vec<Package> {
             .file("src/one.c", c),
         Package::new("withcpp", "1.0")
             .field("SystemRequirements", "C++14")
-            .file("NAMESPACE", "useDynLib(withcpp, .fixes = \"C_\")\nexport(answer)\n")
+            .file("NAMESPACE", "useDynLib(withcpp, two, .fixes = \"C_\")\nexport(answer)\n")
             .file("src/a.cpp", "#include <vector>\n#include <Rinternals.h>\nextern \"C\" SEXP two(SEXP x) { std::vector<int> v(2); return Rf_ScalarInteger(v.size()); }\n")
             .file("src/Makevars", "PKG_CPPFLAGS = -DONE=1\n"),
         Package::new("withfortran", "1.0")
