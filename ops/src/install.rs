@@ -149,7 +149,10 @@ impl Builder {
     async fn install_warm(&self, build: &Build<'_>, args: &[OsString], stop: &Stop) -> Result<bool, InstallError> {
         // Which start of R these ask for is up to the script that starts it.
         let is_about_start = |arg: &OsString| ["--use-vanilla", "--no-vanilla"].iter().any(|about| arg == about);
-        let Some(warm) = self.warm.as_ref().filter(|_| !args.iter().any(is_about_start)) else { return Ok(false) };
+        // A line names a directory there.
+        let is_line = !build.scratch.as_os_str().as_encoded_bytes().contains(&b'\n');
+        let is_possible = is_line && !args.iter().any(is_about_start);
+        let Some(warm) = self.warm.as_ref().filter(|_| is_possible) else { return Ok(false) };
         let (mut log, begin) = self.open_log(build, INSTALL)?;
         let task = Task {
             toolchain: &self.toolchain,

@@ -13,7 +13,7 @@ mod kinds;
 pub(crate) fn differences(mut r: std::process::Command, libraries: [&std::path::Path; 2], packages: &[&str]) -> String {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/warm/same.R");
     let script = fs::File::open(script).unwrap().into_file();
-    let output = r.arg("--args").args(libraries).args(packages).stdin(script).output().unwrap();
+    let output = r.env("LC_ALL", "C.UTF-8").arg("--args").args(libraries).args(packages).stdin(script).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
@@ -33,7 +33,7 @@ fn the_tree_is_that_of_a_plain_install_for_packages_of_every_kind() {
     let libraries = ["a", "b"].map(|name| world.path(&format!("lib-{name}")));
     for (store, library, way) in [("a", &libraries[0], &["--plain-install"][..]), ("b", &libraries[1], &[])] {
         let ran = world.finish(
-            world.command().arg(&lock).arg("--json").args(way).arg("--store").arg(world.path(store)).arg("-l").arg(library),
+            world.command().arg(&lock).args(["--json", "-k"]).args(way).arg("--store").arg(world.path(store)).arg("-l").arg(library),
         );
         assert_eq!(ran.ok().warnings(), "");
     }

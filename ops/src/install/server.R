@@ -120,7 +120,11 @@ local({
             tell(paste("cannot", cannot))
             close(news)
         } else if (.Call(routines$mc_fork, 1L)[1L] == 0L) {
-            become()
+            # Nobody would hear of it otherwise.
+            tryCatch(become(), error = function(e) {
+                message("larder: ", conditionMessage(e))
+                .Call(routines$mc_kill, 0L, 9L)
+            })
             break
         }
     }

@@ -78,7 +78,7 @@ pub(super) fn all(world: &World) -> Vec<Package> {
             .file("inst/po/de/LC_MESSAGES/R-translated.mo", "not really\n")
             .file("R/code.R", "answer <- function() stop(gettext(\"na\u{ef}ve\"))\nnames <- c(\"\u{e4}\", \"\\u00e4\")\n")
             .file("man/names.Rd", &page("names", "N\u{e4}mes.")),
-        Package::new("sysdata", "1.0").file("R/sysdata.rda", &world.r(save)),
+        Package::new("secret", "1.0").file("R/sysdata.rda", &world.r(save)),
         Package::new("interpreted", "1.0").field("ByteCompile", "no").field("KeepSource", "yes"),
         Package::new("chatty", "1.0")
             .file("R/code.R", "answer <- function() 1\n.onLoad <- function(lib, pkg) message('loading ', pkg)\n\
@@ -92,10 +92,10 @@ pub(super) fn all(world: &World) -> Vec<Package> {
         // What is loaded to make a page must not be there when the package is tried.
         Package::new("dynamic", "1.0").file(
             "man/answer.Rd",
-            &page("answer", "It is \\Sexpr[stage=install]{loadNamespace('stats4'); 1 + 1}, \\Sexpr[results=text,stage=build]{R.home('nothing')}."),
+            &page("answer", "It is \\Sexpr[stage=install]{as.character(isNamespaceLoaded('stats4') + !is.null(loadNamespace('stats4')))}, \\Sexpr[results=text,stage=build]{R.home('nothing')}."),
         ),
         Package::new("nothing", "1.0").file("R/code.R", "").file("NAMESPACE", ""),
-        Package::new("curious", "1.0").file(
+        Package::new("curious", "1.0").field("StagedInstall", "no").file(
             "R/code.R",
             &format!(
                 "answer <- function() 1\nvars <- Sys.getenv(strsplit('{environment}', ' ')[[1]])\nvars <- sub(Sys.getenv('HOME'), 'HOME', vars)\n\

@@ -1,8 +1,8 @@
 # Compares packages that were installed in two ways: `R --vanilla --args LIBRARY LIBRARY PACKAGE... < same.R`.
 #
 # Prints one line per difference, and how much was compared. Files are compared byte by byte. Where bytes differ, what R
-# keeps in them is compared object by object, with the directory of the build taken out, and shared objects by what they
-# export. (No other difference was ever seen, but another R may write its databases in another order.)
+# keeps in them is compared object by object, texts line by line, shared objects by what they export; all without the
+# stamps of a build: where it was, when, and in which process.
 args <- commandArgs(TRUE)
 libraries <- args[1:2]
 packages <- args[-(1:2)]
@@ -13,17 +13,27 @@ differs <- function(...) cat(..., "\n")
 anonymous <- function(object) {
     # Of paths: where the part starts that R keeps of them.
     attr(object, "first") <- NULL
+    # Of an environment, as R's databases keep it: the time of a source, the process.
+    if (is.list(object) && is.list(object[["bindings"]])) object[["bindings"]][c("pid", "timestamp")] <- NULL
     hook <- function(env) if (is.environment(env)) "env"
     text <- rawToChar(serialize(object, NULL, ascii = TRUE, refhook = hook))
     gsub("[0-9]+\n[^\n]*/\\.staging/[0-9a-f]+/[0-9]+", "0\nSCRATCH", text)
 }
 
+lines <- function(file) {
+    text <- readLines(file, warn = FALSE)
+    gsub("/[^ =]*/\\.staging/[0-9a-f]+/[0-9]+", "SCRATCH", text, useBytes = TRUE)
+}
+
 objects <- function(base) {
     index <- readRDS(paste0(base, ".rdx"))
     compressed <- if (is.null(index$compressed)) TRUE else index$compressed
-    # A reference to an environment is its name.
-    fetch <- function(key) lazyLoadDBfetch(key, paste0(base, ".rdb"), compressed, function(name) structure(list(), ref = name))
-    c(lapply(index$variables, fetch), lapply(index$references, fetch))
+    # A reference to an environment is its name. What is bound to a promise fails to be found outside of its package.
+    fetch <- function(key) tryCatch(
+        lazyLoadDBfetch(key, paste0(base, ".rdb"), compressed, function(name) structure(list(), ref = name)),
+        error = conditionMessage
+    )
+    rapply(c(index$variables, index$references), fetch, how = "list")
 }
 
 exported <- function(file) system2("nm", c("-D", "--defined-only", "--format=posix", shQuote(file)), stdout = TRUE)
@@ -37,7 +47,7 @@ same <- function(a, b, file) {
     }
     if (grepl("\\.rds$", file)) return(identical(anonymous(readRDS(a)), anonymous(readRDS(b))))
     if (grepl("\\.so$", file)) return(identical(sub(" .*", "", exported(a)), sub(" .*", "", exported(b))))
-    FALSE
+    identical(lines(a), lines(b))
 }
 
 for (package in packages) {
