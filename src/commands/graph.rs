@@ -5,7 +5,7 @@ use std::fmt::Write;
 use larder_graph::EdgeKind;
 
 use super::{CommandError, Env, config, in_lockfile, larder, read_lockfile, request};
-use crate::cli::{GraphArgs, GraphFormat, DebugInfo, RebuildWhen, WishArgs};
+use crate::cli::{DebugInfo, GraphArgs, GraphFormat, RebuildWhen, WishArgs};
 use crate::exit::Exit;
 use crate::plan::{Action, Plan};
 use crate::ui;

@@ -10,13 +10,16 @@ pub(super) fn all(world: &World) -> Vec<Package> {
                  Depends = I(list(character())), Keywords = I(list(character())), stringsAsFactors = FALSE), f, ascii = TRUE, \
                  compress = FALSE); cat(readLines(f), sep = '\\n')";
     let page = |name: &str, text: &str| {
-        format!("\\name{{{name}}}\n\\alias{{{name}}}\n\\title{{{name}}}\n\\description{{{text}}}\n\\keyword{{datasets}}\n")
+        format!(
+            "\\name{{{name}}}\n\\alias{{{name}}}\n\\title{{{name}}}\n\\description{{{text}}}\n\\keyword{{datasets}}\n"
+        )
     };
     let c = "#include <R.h>\n#include <Rinternals.h>\n#include <R_ext/Rdynload.h>\n\
              SEXP one(SEXP x) { return x; }\n\
              static const R_CallMethodDef calls[] = {{\"one\", (DL_FUNC) &one, 1}, {NULL, NULL, 0}};\n\
              void R_init_withc(DllInfo *dll) { R_registerRoutines(dll, NULL, calls, NULL, NULL); R_useDynamicSymbols(dll, FALSE); }\n";
-    let environment = "R_LIBS R_PACKAGE_NAME HOME TMPDIR PWD LC_ALL LC_COLLATE TZ R_DEFAULT_PACKAGES R_TESTS MAKE R_ENABLE_JIT";
+    let environment =
+        "R_LIBS R_PACKAGE_NAME HOME TMPDIR PWD LC_ALL LC_COLLATE TZ R_DEFAULT_PACKAGES R_TESTS MAKE R_ENABLE_JIT";
     vec![
         Package::new("plain", "1.0").file("man/answer.Rd", &page("answer", "What it is.")),
         Package::new("s4", "1.0")

@@ -13,8 +13,6 @@ differs <- function(...) cat(..., "\n")
 anonymous <- function(object) {
     # Of paths: where the part starts that R keeps of them.
     attr(object, "first") <- NULL
-    # Of an environment, as R's databases keep it: the time of a source, the process.
-    if (is.list(object) && is.list(object[["bindings"]])) object[["bindings"]][c("pid", "timestamp")] <- NULL
     hook <- function(env) if (is.environment(env)) "env"
     text <- rawToChar(serialize(object, NULL, ascii = TRUE, refhook = hook))
     gsub("[0-9]+\n[^\n]*/\\.staging/[0-9a-f]+/[0-9]+", "0\nSCRATCH", text)
@@ -29,10 +27,16 @@ objects <- function(base) {
     index <- readRDS(paste0(base, ".rdx"))
     compressed <- if (is.null(index$compressed)) TRUE else index$compressed
     # A reference to an environment is its name. What is bound to a promise fails to be found outside of its package.
-    fetch <- function(key) tryCatch(
+    value <- function(key) tryCatch(
         lazyLoadDBfetch(key, paste0(base, ".rdb"), compressed, function(name) structure(list(), ref = name)),
         error = conditionMessage
     )
+    # Of an environment, as R's databases keep it: the time of a source, the process.
+    fetch <- function(key) {
+        object <- value(key)
+        if (is.list(object) && is.list(object[["bindings"]])) object[["bindings"]][c("pid", "timestamp")] <- NULL
+        object
+    }
     rapply(c(index$variables, index$references), fetch, how = "list")
 }
 
