@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use larder_graph::{
-    BuildError, CacheMap, Config, Context, CycleError, Dag, DagBuilder, EdgeKind, End, Inputs, Job, JobOptions, Limits,
-    MemoryCache, Need, Op, Phase, Resources, Solver, Told, VertexId,
+    BuildError, CacheMap, Config, Context, CycleError, Dag, DagBuilder, EdgeKind, Inputs, Job, JobOptions, Limits,
+    MemoryCache, Need, Op, Outcome, Phase, Resources, Solver, Told, VertexId,
 };
 
 struct Step {
@@ -115,9 +115,11 @@ async fn story(job: Job<Step>, dag: &Dag<Step>) -> String {
     job.discard();
     while let Some(event) = status.next().await {
         let verb = match &event.told {
-            Told::Ended(End::Completed) => "ran",
-            Told::Ended(End::Cached) => "had",
-            Told::Ended(End::Cancelled) => "gave up",
+            Told::Ended(settled) => match settled.outcome {
+                Outcome::Executed(_) => "ran",
+                Outcome::Loaded(_) | Outcome::Found => "had",
+                _ => "gave up",
+            },
             _ => continue,
         };
         story.push(format!("{verb} {}", dag.op(event.vertex.vertex).name));

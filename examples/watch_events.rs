@@ -28,6 +28,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     while let Some(event) = run.next().await {
         match event {
             Event::Started { package, step, .. } => println!("{package}: {}", step.as_str()),
+            Event::Output { package, text, .. } => text.lines().for_each(|line| println!("{package}| {line}")),
             Event::Settled(settled) => println!("{}: {}", settled.package, settled.outcome.as_str()),
             // An orchestrator would ask for it when its own client goes away.
             Event::Warning { message } if message.contains("waiting") => stop.request(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use larder_ops::fetch::Mirror;
+use larder_ops::library::GENERATIONS_KEPT;
 use larder_ops::package::PackageName;
 
 /// Turn a pak lockfile into a complete R package library
@@ -43,6 +44,9 @@ pub(crate) enum Command {
     /// Trade packages with a library that another tool fills
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Look at the generations of a library, go back to one, and keep the libraries of workers
+    #[command(subcommand)]
+    Library(LibraryCommand),
     /// Check R, compilers, store, and the system packages that a lockfile asks for
     Doctor(DoctorArgs),
     /// Print shell completions
@@ -53,11 +57,112 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum LibraryCommand {
+    /// List the generations of a library, and what differs from one to the next
+    Ls(LibraryArgs),
+    /// Make another generation the current one, in one step; the one that is left stays
+    Rollback {
+        /// Its number [default: the one before the current one]
+        number: Option<u32>,
+        #[command(flatten)]
+        library: LibraryArgs,
+    },
+    /// Make an empty library for one worker, on the store's file system, and print its directory
+    Create {
+        /// The process whose library it is: when that has ended, others may remove it [default: it stays]
+        #[arg(long, value_name = "PID")]
+        owner: Option<u32>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// List the libraries of workers
+    Workers {
+        /// Print one JSON object per line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Remove libraries of workers; one that is not there is fine
+    Rm {
+        /// Their ids, or their directories
+        #[arg(value_name = "ID", required_unless_present = "ownerless")]
+        ids: Vec<PathBuf>,
+        /// Remove all whose owner has ended
+        #[arg(long)]
+        ownerless: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LibraryArgs {
+    /// The library
+    #[arg(short, long, env = "LARDER_LIBRARY", default_value = "library", value_name = "DIR", hide_env_values = true)]
+    pub library: PathBuf,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum StoreCommand {
     /// Link into a library what the store has of a lockfile
     Populate(ExchangeArgs),
     /// Give the store what another tool has installed for a lockfile
     Ingest(ExchangeArgs),
+    /// Check that everything is as it was stored: every byte, every record; ends with 1 if not
+    Verify(VerifyArgs),
+    /// Write packages with all that they need to standard output, for another store
+    Export(ExportArgs),
+    /// Take in from standard input what `export` wrote, in whole or not at all
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The packages [default: all of the lockfile or library]
+    #[arg(value_name = "PKG", value_parser = PackageName::parse, required_unless_present_any = ["lockfile", "library"])]
+    pub packages: Vec<PackageName>,
+    /// Export what this lockfile asks for [default: what was used last]
+    #[arg(long, value_name = "FILE", conflicts_with = "library")]
+    pub lockfile: Option<PathBuf>,
+    /// Export what this library holds
+    #[arg(long, value_name = "DIR")]
+    pub library: Option<PathBuf>,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The R that the packages are for [default: R on PATH]
+    #[arg(long, env = "LARDER_R", value_name = "PATH", hide_env_values = true)]
+    pub r: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// Take it in although it is for another platform than this machine's
+    #[arg(long)]
+    pub any_platform: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// The R that the packages are for [default: R on PATH]
+    #[arg(long, env = "LARDER_R", value_name = "PATH", hide_env_values = true)]
+    pub r: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The packages to check [default: all]
+    #[arg(value_name = "PKG", value_parser = PackageName::parse)]
+    pub packages: Vec<PackageName>,
+    /// Set broken entries aside, and put right what can be
+    #[arg(long)]
+    pub repair: bool,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
 }
 
 #[derive(Debug, Args)]
@@ -71,6 +176,9 @@ pub(crate) struct ExchangeArgs {
     /// A library that stays in use beside it: what it has under the same key is left there
     #[arg(long, value_name = "DIR")]
     pub reference_lib: Option<PathBuf>,
+    /// The library is to take the place of the reference library: what is the same comes over from there
+    #[arg(long, requires = "reference_lib")]
+    pub runtime: bool,
     #[command(flatten)]
     pub store: StoreArgs,
     /// The R that the packages are for [default: R on PATH]
@@ -79,6 +187,7 @@ pub(crate) struct ExchangeArgs {
 }
 
 #[derive(Debug, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct SolveArgs {
     /// The lockfile, as `pak::lockfile_create()` writes it; `-` for standard input
     #[arg(required = true)]
@@ -99,9 +208,11 @@ pub(crate) struct SolveArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How packages get from the store into the library: auto, reflink, hardlink, symlink or copy")]
     pub link: Link,
-    /// Also remove packages from the library that this command did not put there
-    #[arg(long)]
-    pub exact: bool,
+    /// Read every byte of what is loaded, and build again what is not as it was stored
+    #[arg(long, env = "LARDER_VERIFY", hide_env_values = true)]
+    pub verify: bool,
+    #[command(flatten)]
+    pub change: ChangeArgs,
     /// How long one package may build, such as 90m or 2h
     #[arg(long, value_name = "TIME", default_value = "60m", value_parser = humantime::parse_duration)]
     pub build_timeout: Duration,
@@ -117,6 +228,23 @@ pub(crate) struct SolveArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How to show progress: auto, bars, lines or none")]
     pub progress: Progress,
+}
+
+/// How the library changes.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeArgs {
+    /// Also remove packages from the library that this command did not put there
+    #[arg(long)]
+    pub exact: bool,
+    /// Make the library from this one, which is in use and stays as it is: what it has besides the lockfile comes too
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
+    /// Replace the library as a whole, by a symlink to the new one; `solve library rollback` goes back
+    #[arg(long)]
+    pub atomic_library: bool,
+    /// How many generations of such a library stay
+    #[arg(long, value_name = "N", default_value_t = GENERATIONS_KEPT, value_parser = generations_kept)]
+    pub keep_generations: usize,
 }
 
 /// Where things are.
@@ -175,7 +303,7 @@ pub(crate) struct OutputArgs {
     /// Say only what went wrong
     #[arg(short, long, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// Say more
+    /// Say more, and show what builds write; with --json builds write events too
     #[arg(short, long)]
     pub verbose: bool,
     /// When to use colours: auto, always or never
@@ -187,6 +315,12 @@ pub(crate) struct OutputArgs {
 pub(crate) struct PlanArgs {
     /// The lockfile; `-` for standard input
     pub lockfile: PathBuf,
+    /// The library in use that the new one would be made from
+    #[arg(long, value_name = "DIR")]
+    pub reference_lib: Option<PathBuf>,
+    /// Packages that an R with that library has loaded: say which of them would change
+    #[arg(long, value_name = "PKG,...", value_delimiter = ',', value_parser = PackageName::parse)]
+    pub loaded: Option<Vec<PackageName>>,
     #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]
@@ -288,6 +422,10 @@ pub(crate) enum GraphFormat {
     Dot,
     Mermaid,
     Json,
+}
+
+fn generations_kept(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|kept| *kept > 0).ok_or_else(|| "expected a number above 0".to_owned())
 }
 
 fn mirror(text: &str) -> Result<Mirror, String> {

@@ -19,6 +19,7 @@ use crate::ui::{self, ColorMode, Palette};
 mod completions;
 mod doctor;
 mod graph;
+mod library;
 mod log;
 mod plan;
 mod solve;
@@ -97,6 +98,10 @@ impl From<io::Error> for CommandError {
 
 /// Runs the command that was typed.
 pub fn main(env: &Env) -> ExitCode {
+    #[cfg(feature = "faults")]
+    if let Some(fault) = env.get("LARDER_FAULT").and_then(OsStr::to_str) {
+        larder_ops::fault::arm(fault).expect("a test says what is to fail");
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
@@ -115,6 +120,7 @@ pub fn main(env: &Env) -> ExitCode {
         Some(Command::Graph(args)) => graph::run(&args, env),
         Some(Command::Log(args)) => log::run(&args, env),
         Some(Command::Store(command)) => store::run(&command, env),
+        Some(Command::Library(command)) => library::run(&command, env),
         Some(Command::Doctor(args)) => doctor::run(&args, env),
         Some(Command::Completions { shell }) => Ok(completions::run(shell)),
     };

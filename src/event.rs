@@ -1,12 +1,35 @@
 //! What a run says of itself while it goes: the stream of events that embedders and `ui` consume.
 //!
 //! These are plain values. How they look on a screen or on the wire is not known here; see `ui`.
+//!
+//! ```
+//! use larder::event::Event;
+//!
+//! fn show(event: &Event) -> Option<String> {
+//!     Some(match event {
+//!         Event::Plan { n_vertices, library, .. } => format!("{n_vertices} packages into {}", library.display()),
+//!         Event::Started { package, step, .. } => format!("{package}: {}", step.as_str()),
+//!         Event::Progress { package, current, total: Some(total), .. } => format!("{package}: {current}/{total}"),
+//!         Event::Output { package, text, .. } => format!("{package}: {}", text.trim_end()),
+//!         Event::Settled(settled) => match &settled.failure {
+//!             Some(failure) => format!("{}: {}\n{}", settled.package, failure.message, failure.log_tail.join("\n")),
+//!             None => format!("{}: {}", settled.package, settled.outcome.as_str()),
+//!         },
+//!         Event::Warning { message } => message.clone(),
+//!         Event::Finished(report) => format!("{:?} in {:?}", report.outcome, report.duration),
+//!         Event::Progress { .. } => return None,
+//!     })
+//! }
+//!
+//! assert_eq!(show(&Event::Warning { message: "full".to_owned() }).as_deref(), Some("full"));
+//! ```
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use larder_ops::package::PackageName;
 
+use crate::plan::Stale;
 use crate::report::Report;
 
 /// One thing that happened. A run sends one `Plan`, then any of the others, and last one `Finished`.
@@ -45,6 +68,17 @@ pub enum Event {
         current: u64,
         /// Where it ends, if that is known.
         total: Option<u64>,
+    },
+    /// A build wrote something. Its log file has all of it; of what nobody reads in time, pieces may be missing here.
+    Output {
+        /// Which package.
+        package: PackageName,
+        /// The log file.
+        log: PathBuf,
+        /// Where in the file this is, in bytes.
+        from: u64,
+        /// What it wrote: whole lines, as a rule.
+        text: String,
     },
     /// A package reached its end; sent once for each package of the plan.
     Settled(Settled),
@@ -109,6 +143,8 @@ pub enum Outcome {
     Failed,
     /// Something that it needs failed, or the run ended before its turn.
     Skipped,
+    /// It is in the reference library, but not in the lockfile, and cannot be had as it would have to be now.
+    Stale,
 }
 
 /// What went wrong with one package.
@@ -124,6 +160,21 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Whether the machine is at fault, not the package: no compiler, disk full, no permission.
     pub is_environment: bool,
+}
+
+impl From<&Stale> for Settled {
+    fn from(stale: &Stale) -> Self {
+        Self {
+            package: stale.package.clone(),
+            version: stale.version.clone(),
+            outcome: Outcome::Stale,
+            because: Some(stale.because.clone()),
+            key: None,
+            duration: Duration::ZERO,
+            log: None,
+            failure: None,
+        }
+    }
 }
 
 impl Step {
@@ -149,6 +200,7 @@ impl Outcome {
             Self::Provided => "provided",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
+            Self::Stale => "stale",
         }
     }
 }

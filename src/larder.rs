@@ -7,35 +7,59 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_graph::{Limits, OnFailure, Stop};
+use larder_graph::{ExportMode, Limits, OnFailure, Stop};
 use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
 use larder_ops::install::{Builder, DebugInfo};
-use larder_ops::key::Reference;
-use larder_ops::library::{self, LibraryError, Record};
+use larder_ops::key::{PackageKey, Reference};
+use larder_ops::library::{self, GENERATIONS_KEPT, LibraryError, Record, ReferenceLibrary};
 use larder_ops::link::LinkMode;
 use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
-use larder_ops::store::{Configs, Sidecar, Store};
+use larder_ops::store::transfer::{ExportError, ImportError};
+use larder_ops::store::{Configs, Depth, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
-use tokio::sync::mpsc;
+use larder_ops::workers::Workers;
 
 use crate::host::Host;
 use crate::lockfile::Lockfile;
-use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
+use crate::plan::{Action, Extra, Knowledge, Plan, PlanError, Settings, Vertex};
 
+mod changes;
+mod engine;
 mod exchange;
+mod journal;
+mod reference;
 mod run;
+mod tell;
+mod transfer;
+mod update;
 
-pub use exchange::{Found, Manifest, STORE_MANIFEST};
+use engine::{Engine, Engines};
+use journal::{Journal, Scribe};
+
+pub use changes::{Refresh, Replaced};
+pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
+pub use journal::Events;
 pub use run::Run;
+pub use transfer::From;
 
 /// How many downloads go on at once.
 const DOWNLOADS_MAX: u32 = 12;
 
 /// What a [`Larder`] works with; the same for all that it solves.
+///
+/// ```
+/// use larder::larder::Config;
+/// use larder_ops::link::LinkMode;
+///
+/// let mut config = Config::new("/var/cache/larder", [("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]);
+/// config.jobs = 4;
+/// config.is_offline = true;
+/// config.link = Some(LinkMode::Symlink);
+/// ```
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The store's directory; made when something is stored.
@@ -62,6 +86,8 @@ pub struct Config {
     pub makevars: Option<PathBuf>,
     /// Whether every package is installed by an R of its own, and not by one that is kept warm.
     pub is_plain_install: bool,
+    /// Whether to read every byte of what is loaded, and build again what is not as it was stored.
+    pub verifies: bool,
 }
 
 impl Config {
@@ -80,11 +106,24 @@ impl Config {
             env: env.into_iter().collect(),
             makevars: None,
             is_plain_install: false,
+            verifies: false,
         }
     }
 }
 
 /// What is wanted of one lockfile.
+///
+/// ```
+/// use larder::larder::Request;
+/// use larder::{ExportMode, OnFailure};
+/// use larder_ops::package::PackageName;
+///
+/// let mut request = Request::new("library");
+/// request.on_failure = OnFailure::KeepGoing;
+/// request.rebuild.insert(PackageName::parse("Rcpp")?);
+/// request.export = Some(ExportMode::Max);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The library; made if it does not exist.
@@ -93,6 +132,15 @@ pub struct Request {
     pub on_failure: OnFailure,
     /// Whether to remove packages from the library that larder did not put there.
     pub is_exact: bool,
+    /// Whether to make it a library of generations, if it is not one: then it changes as a whole, and can be rolled back.
+    pub makes_generations: bool,
+    /// How many generations stay, if it is a library of such.
+    pub generations_kept: usize,
+    /// A library in use, such as a running worker's, that `library` is made from. It is never changed. What it has and
+    /// the lockfile wants is taken from it, even if the store has it no longer; what it has besides goes on working in
+    /// the new library too, or is named as stale. With it the new library is complete or as it was, whatever
+    /// `on_failure` says.
+    pub reference: Option<PathBuf>,
     /// Packages to build although the store has them.
     pub rebuild: BTreeSet<PackageName>,
     /// Whether a change of Depends or Imports rebuilds a package too.
@@ -101,6 +149,8 @@ pub struct Request {
     pub debug_info: DebugInfo,
     /// The lockfile's directory, where relative local sources start.
     pub base: PathBuf,
+    /// Whether the report of a run that went well is to have the records of its graph, and which results among them.
+    pub export: Option<ExportMode>,
 }
 
 impl Request {
@@ -110,10 +160,14 @@ impl Request {
             library: library.into(),
             on_failure: OnFailure::Stop,
             is_exact: false,
+            makes_generations: false,
+            generations_kept: GENERATIONS_KEPT,
+            reference: None,
             rebuild: BTreeSet::new(),
             rebuilds_when_imports_change: false,
             debug_info: DebugInfo::default(),
             base: PathBuf::new(),
+            export: None,
         }
     }
 }
@@ -138,9 +192,18 @@ pub enum Error {
         /// The packages that need them.
         packages: Vec<PackageName>,
     },
+    /// What is to be made is what it is to be made from.
+    #[error("`{0}` is the library itself: another one is made from a reference library, which stays as it is")]
+    ReferenceIsLibrary(PathBuf),
     /// Without network something is missing.
     #[error("{} neither stored nor downloaded before, and this run is offline: {}", n_packages(.0.len()), names(.0))]
     Offline(Vec<PackageName>),
+    /// Entries cannot be exported.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// An export is not taken in.
+    #[error(transparent)]
+    Import(#[from] ImportError),
     /// The file system refused; the message has the path.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -162,7 +225,16 @@ fn names(packages: &[PackageName]) -> String {
 impl Error {
     /// Says whether the lockfile or the request is at fault, not the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Plan(_))
+        use ImportError::{Damaged, NotAnExport, OtherPlatform, Refused};
+        use LibraryError::{IsGeneration, NoGenerations, NoSuchGeneration};
+        matches!(
+            self,
+            Self::Plan(_)
+                | Self::ReferenceIsLibrary(_)
+                | Self::Library(IsGeneration { .. } | NoGenerations(_) | NoSuchGeneration { .. })
+                | Self::Export(ExportError::Missing(_) | ExportError::Nothing)
+                | Self::Import(NotAnExport(_) | OtherPlatform { .. } | Damaged(_) | Refused { .. })
+        )
     }
 
     /// Returns what the user can do about it.
@@ -179,6 +251,15 @@ impl Error {
             Self::Offline(_) => {
                 Some("run once without `--offline`, or give a `--mirror` that is a directory".to_owned())
             }
+            Self::Export(ExportError::Missing(_)) => Some(
+                "build them first; or say with `--lockfile` or `--library` which of their builds are meant".to_owned(),
+            ),
+            Self::Import(ImportError::Damaged(_) | ImportError::Refused { .. }) => {
+                Some("nothing was imported; copy the file again, or export again".to_owned())
+            }
+            Self::Import(ImportError::OtherPlatform { .. }) => Some(
+                "`--any-platform` takes it in all the same, for machines of that kind that use this store".to_owned(),
+            ),
             Self::Plan(PlanError::LinkedNowhere { linked, .. }) => {
                 Some(format!("add `{linked}` to the lockfile: write it again with `pak::lockfile_create()`"))
             }
@@ -190,6 +271,16 @@ impl Error {
                 "remove `{}`: the packages stay, and this command puts in place again what differs",
                 path.display()
             )),
+            Self::Library(LibraryError::Busy(_)) => Some("try again when that process has ended".to_owned()),
+            Self::Library(LibraryError::IsGeneration { library, .. }) => Some(format!("name `{}`", library.display())),
+            Self::Library(LibraryError::NoGenerations(_)) => {
+                Some("`solve LOCKFILE --atomic-library` makes it so".to_owned())
+            }
+            Self::Library(LibraryError::NoSuchGeneration { .. }) => Some("`solve library ls` lists them".to_owned()),
+            Self::Library(LibraryError::NotExchanged { path, .. }) => Some(format!(
+                "choose a new library, as a directory inside of `{}`, or leave out `--atomic-library`",
+                path.display()
+            )),
             Self::Library(LibraryError::Io(error)) | Self::Io(error) if is_environment(error) => {
                 Some("free some space, or choose another place with `--library` or `--store`".to_owned())
             }
@@ -199,12 +290,38 @@ impl Error {
 }
 
 /// A store and an R, ready to turn lockfiles into libraries.
+///
+/// ```no_run
+/// use std::sync::Arc;
+///
+/// use larder::larder::{Config, Larder, Request};
+/// use larder::lockfile::Lockfile;
+///
+/// # async fn example(one: Lockfile, two: Lockfile) -> Result<(), Box<dyn std::error::Error>> {
+/// let path = ("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into());
+/// let larder = Arc::new(Larder::open(Config::new("/var/cache/larder", [path]))?);
+///
+/// // What would be done, and why. Changes nothing.
+/// let plan = larder.plan(&one, &Request::new("library"))?;
+/// for vertex in plan.vertices() {
+///     println!("{} {}: {}", vertex.spec.package, vertex.action.as_str(), vertex.because);
+/// }
+///
+/// // Two libraries at once: what both need is built once.
+/// let runs = [larder.solve(&one, Request::new("library")), larder.solve(&two, Request::new("worker"))];
+/// for run in runs {
+///     println!("{:?}", run.finish().await?.outcome);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Larder {
     config: Config,
     host: Host,
     fetcher: Fetcher,
     blobs: Blobs,
+    engines: Engines,
 }
 
 impl Larder {
@@ -219,7 +336,7 @@ impl Larder {
         fetching.offline = config.is_offline;
         fetching.netrc.clone_from(&config.netrc);
         fetching.github_token.clone_from(&config.github_token);
-        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, config })
+        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, config, engines: Engines::default() })
     }
 
     /// Returns the machine as it was found.
@@ -232,28 +349,88 @@ impl Larder {
         Store::open(&self.config.store, self.host.platform.clone(), self.host.toolchain.description())
     }
 
+    /// Returns the libraries of workers, which are on the store's file system.
+    pub fn workers(&self) -> Workers {
+        Workers::of(&self.config.store)
+    }
+
     /// Plans a lockfile: what would be done, and why. Changes nothing.
     pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
         let record = Record::read(&request.library, &self.host.platform)?;
-        self.plan_with(lockfile, request, &self.store(), &record)
+        let beside = self.beside(lockfile, request, &self.store(), Access::Look)?;
+        self.plan_with(lockfile, request, &self.store(), &record, beside.as_ref())
     }
 
-    fn plan_with(&self, lockfile: &Lockfile, request: &Request, store: &Store, record: &Record) -> Result<Plan, Error> {
-        self.plan_from(lockfile, request, &self.known(store, record, &request.library))
+    fn plan_with(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        store: &Store,
+        record: &Record,
+        beside: Option<&Beside>,
+    ) -> Result<Plan, Error> {
+        let known = self.known(store, record, &request.library, beside);
+        self.plan_from(lockfile, request, &known, beside)
     }
 
-    fn known<'a>(&'a self, store: &'a Store, record: &'a Record, library: &'a Path) -> Known<'a> {
-        Known { store, record, library, toolchain: &self.host.toolchain, blobs: &self.blobs }
+    fn known<'a>(
+        &'a self,
+        store: &'a Store,
+        record: &'a Record,
+        library: &'a Path,
+        beside: Option<&'a Beside>,
+    ) -> Known<'a> {
+        let reference = beside.map(|beside| &*beside.library);
+        Known { store, record, library, reference, toolchain: &self.host.toolchain, blobs: &self.blobs }
     }
 
-    fn plan_from(&self, lockfile: &Lockfile, request: &Request, known: &impl Knowledge) -> Result<Plan, Error> {
+    fn makevars(&self) -> Result<Option<Sha256Digest>, Error> {
         let makevars = self.config.makevars.as_deref().map(fs_err::read).transpose()?;
+        Ok(makevars.map(|bytes| Sha256Digest::of(&bytes)))
+    }
+
+    /// Opens the reference library that a request names, and finds what it has besides the lockfile.
+    fn beside(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        store: &Store,
+        access: Access,
+    ) -> Result<Option<Beside>, Error> {
+        let Some(dir) = &request.reference else { return Ok(None) };
+        let is_same = |library: &Path| fs_err::canonicalize(library).ok() == fs_err::canonicalize(dir).ok();
+        if dir.exists() && is_same(&request.library) {
+            return Err(Error::ReferenceIsLibrary(dir.clone()));
+        }
+        let library = match access {
+            Access::Look => ReferenceLibrary::look_at(dir, &self.host.platform)?,
+            Access::Hold => ReferenceLibrary::open(dir, &self.host.platform)?,
+        };
+        let finder = reference::Finder {
+            library: &library,
+            store,
+            blobs: &self.blobs,
+            host: &self.host,
+            makevars: self.makevars()?,
+        };
+        let reference::Found { extras, foreign } = finder.find(lockfile)?;
+        Ok(Some(Beside { library: Arc::new(library.claiming(foreign)), extras }))
+    }
+
+    fn plan_from(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        known: &impl Knowledge,
+        beside: Option<&Beside>,
+    ) -> Result<Plan, Error> {
         let settings = Settings {
             rebuild: request.rebuild.clone(),
             rebuilds_when_imports_change: request.rebuilds_when_imports_change,
             debug_info: request.debug_info,
-            makevars: makevars.map(|bytes| Sha256Digest::of(&bytes)),
+            makevars: self.makevars()?,
             base: request.base.clone(),
+            extras: beside.map(|beside| beside.extras.clone()).unwrap_or_default(),
         };
         Ok(Plan::new(lockfile, &self.host, &settings, known)?)
     }
@@ -263,37 +440,37 @@ impl Larder {
     ///
     /// The library changes at the very end, one rename a package, and only if all went well or the request says
     /// [`OnFailure::KeepGoing`]; then with all that went well. Whatever was built stays in the store in any case.
+    ///
+    /// Runs may go on at the same time. What two of them need is made once, within the limits of both together; one
+    /// that is stopped takes nothing from the others. Runs into one library wait for each other.
     pub fn solve(self: &Arc<Self>, lockfile: &Lockfile, request: Request) -> Run {
-        let (sender, events) = mpsc::unbounded_channel();
+        let journal = Arc::new(Journal::default());
         let stop = Stop::new();
         let (larder, lockfile, stopped) = (Arc::clone(self), lockfile.clone(), stop.clone());
-        let emit = move |event| {
-            // Nobody listens any more: the run goes on all the same.
-            let _ = sender.send(event);
-        };
+        let (events, scribe) = (journal.listen(), Scribe(journal));
+        let emit = move |event| scribe.tell(event);
         let task = tokio::spawn(async move { run::run(&larder, &lockfile, &request, stopped, emit).await });
         Run::new(events, stop, task)
     }
 
-    fn limits(&self) -> Limits {
-        Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX)
+    /// Returns the solver of the runs that are under way, or starts it.
+    fn engine(&self) -> Arc<Engine> {
+        let limits = Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX);
+        self.engines.get(|| self.workshop(), limits)
     }
 
-    fn workshop(&self, store: Store, library: (PathBuf, Record), plan: &Plan, request: &Request) -> Workshop {
+    fn workshop(&self) -> Workshop {
         Workshop {
-            store,
-            library,
+            store: Arc::new(self.store()),
             fetcher: self.fetcher.clone(),
             builder: Builder {
                 toolchain: self.host.toolchain.clone(),
                 env: self.config.env.clone(),
                 makevars: self.config.makevars.clone(),
                 timeout: self.config.build_timeout,
-                debug_info: request.debug_info,
                 warm: (!self.config.is_plain_install).then(Arc::default),
             },
-            ids: plan.ids.clone(),
-            rebuilds_when_imports_change: request.rebuilds_when_imports_change,
+            depth: if self.config.verifies { Depth::Full } else { Depth::Glance },
         }
     }
 
@@ -333,18 +510,63 @@ impl Larder {
     }
 }
 
+/// Runs what waits for the disk where it keeps nobody else waiting.
+async fn blocking<T: Send + 'static, E: Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// How a reference library is read.
+#[derive(Debug, Clone, Copy)]
+enum Access {
+    /// For a plan, which may be outdated before it is carried out.
+    Look,
+    /// For what is made from it now: larder does not change it meanwhile.
+    Hold,
+}
+
+/// A reference library, and what it has besides the lockfile.
+struct Beside {
+    library: Arc<ReferenceLibrary>,
+    extras: Vec<Extra>,
+}
+
 /// What a plan may know, from where it is kept.
 struct Known<'a> {
     store: &'a Store,
     record: &'a Record,
     library: &'a Path,
+    reference: Option<&'a ReferenceLibrary>,
     toolchain: &'a Toolchain,
     blobs: &'a Blobs,
 }
 
+impl Known<'_> {
+    /// Returns what an installed package made from this source says that it links to. The store may have forgotten it.
+    fn installed_configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
+        let libraries = [Some((self.library, self.record)), self.reference.map(|other| (other.root(), other.record()))];
+        let mut having = libraries.into_iter().flatten().filter(|(_, record)| record.source(package) == Some(source));
+        let bytes = having.find_map(|(dir, _)| fs_err::read(dir.join(package).join("DESCRIPTION")).ok())?;
+        Some(Configs { linkingto: Description::parse(&bytes).packages("LinkingTo"), ..Configs::default() })
+    }
+}
+
 impl Knowledge for Known<'_> {
     fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        self.store.configs(package, source)
+        self.store.configs(package, source).or_else(|| self.installed_configs(package, source))
+    }
+
+    fn in_reference(&self, package: &PackageName) -> Option<Reference> {
+        let reference = self.reference?.record().get(package)?;
+        self.reference?.tree(package, reference).map(|_| reference)
+    }
+
+    fn differs_from_reference(&self, key: &PackageKey) -> String {
+        self.reference.map(|reference| reference.difference(key)).unwrap_or_default()
     }
 
     fn has(&self, package: &PackageName, reference: Reference) -> bool {
@@ -368,7 +590,7 @@ impl Knowledge for Known<'_> {
             Origin::Archive { sha256: Some(digest), .. } => Some(*digest),
             Origin::Archive { identity, .. } => Some(self.blobs.first_seen(identity).ok()??.sha256),
             Origin::Directory(dir) if dir.join("DESCRIPTION").is_file() => source::digest(dir).ok(),
-            Origin::Directory(_) | Origin::Provided => None,
+            Origin::Directory(_) | Origin::Provided | Origin::Nowhere => None,
         }
     }
 

@@ -39,4 +39,4 @@ pub mod system;
 pub mod ui;
 
 pub use larder::Larder;
-pub use larder_graph::{OnFailure, Stop};
+pub use larder_graph::{ExportMode, OnFailure, Stop};

@@ -4,6 +4,7 @@
 //! that exist. Unknown fields are ignored, and missing optional ones are tolerated, as pak's fields come and go.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use larder_ops::digest::Sha256Digest;
 use larder_ops::package::{PackageName, PackageNameError};
@@ -30,6 +31,23 @@ pub const BASE_PACKAGES: [&str; 14] = [
 ];
 
 /// A checked lockfile.
+///
+/// ```
+/// use larder::lockfile::Lockfile;
+///
+/// let lockfile = Lockfile::parse(
+///     r#"{"lockfile_version": 1, "packages": [
+///           {"ref": "R6", "package": "R6", "version": "2.5.1", "type": "standard", "dependencies": [],
+///            "sources": ["https://cran.r-project.org/src/contrib/R6_2.5.1.tar.gz"],
+///            "target": "src/contrib/R6_2.5.1.tar.gz", "platform": "source", "rversion": "*"}]}"#,
+/// )?;
+/// let entry = &lockfile.entries()[0];
+/// assert_eq!((entry.package.as_str(), entry.kind.as_str()), ("R6", "standard"));
+///
+/// let error = Lockfile::parse(r#"{"lockfile_version": 9, "packages": []}"#).unwrap_err();
+/// println!("error: {error}\nhint: {}", error.hint());
+/// # Ok::<(), larder::lockfile::LockfileError>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Lockfile {
     entries: Vec<Entry>,
@@ -45,7 +63,7 @@ pub struct Entry {
     /// Where it comes from.
     pub kind: Kind,
     /// The packages of this lockfile that it needs, without R's base packages: Depends, Imports and `LinkingTo` in one.
-    pub dependencies: Vec<PackageName>,
+    pub dependencies: Arc<[PackageName]>,
     /// The packages it links to, where the lockfile tells (pak 0.11 and later do).
     pub linking_to: Option<Vec<PackageName>>,
     /// Where to download it, in the order to try.
@@ -61,7 +79,7 @@ pub struct Entry {
     /// Arguments for `R CMD INSTALL`.
     pub install_args: Vec<String>,
     /// What goes into the installed DESCRIPTION, in this order.
-    pub metadata: BTreeMap<String, String>,
+    pub metadata: Arc<BTreeMap<String, String>>,
     /// System packages that it asks for, as the lockfile's distribution names them.
     pub system_packages: Vec<String>,
 }

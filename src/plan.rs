@@ -12,7 +12,7 @@ use larder_ops::digest::Sha256Digest;
 use larder_ops::explain::difference;
 use larder_ops::install::DebugInfo;
 use larder_ops::key::{BINARY, ConfigMap, DEBUG_INFO, INSTALL_ARGS, MAKEVARS, PackageKey, Reference};
-use larder_ops::op::{Origin, Spec};
+use larder_ops::op::{Origin, Spec, Standing};
 use larder_ops::package::PackageName;
 use larder_ops::recipe::{Recipe, provided_key};
 use larder_ops::store::{Configs, Sidecar};
@@ -21,7 +21,10 @@ use larder_ops::toolchain::Provided;
 use crate::host::Host;
 use crate::lockfile::{Entry, Kind, Lockfile};
 
+mod extras;
 mod origin;
+
+pub use extras::{Extra, Stale};
 
 /// What a plan may know besides lockfile and host.
 pub trait Knowledge {
@@ -31,6 +34,10 @@ pub trait Knowledge {
     fn has(&self, package: &PackageName, reference: Reference) -> bool;
     /// What the library has of a package, if larder put it there and it is whole.
     fn in_library(&self, package: &PackageName) -> Option<Reference>;
+    /// What the reference library has of a package, if there is one and it is whole.
+    fn in_reference(&self, package: &PackageName) -> Option<Reference>;
+    /// Which of the packages that a build links to are not those of the reference library, in words.
+    fn differs_from_reference(&self, key: &PackageKey) -> String;
     /// The builds of a source, last used first.
     fn builds(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, Sidecar)>;
     /// What R's own library has of a package.
@@ -56,15 +63,36 @@ pub struct Settings {
     pub makevars: Option<Sha256Digest>,
     /// Where relative local sources start: the lockfile's directory.
     pub base: PathBuf,
+    /// Packages outside the lockfile that are to go on working.
+    pub extras: Vec<Extra>,
 }
 
 /// What is to be done for a lockfile.
+///
+/// ```no_run
+/// # fn example(larder: &larder::Larder, lockfile: &larder::lockfile::Lockfile) -> Result<(), larder::larder::Error> {
+/// use larder::larder::Request;
+/// use larder::plan::Action;
+///
+/// let plan = larder.plan(lockfile, &Request::new("library"))?;
+/// for id in plan.dag.vertices() {
+///     let vertex = plan.dag.op(id);
+///     if vertex.action == Action::Recompile {
+///         let users: Vec<_> = plan.dag.dependants(id).map(|(user, _)| &plan.dag.op(user).spec.package).collect();
+///         println!("{} is recompiled ({}); {users:?} need it", vertex.spec.package, vertex.because);
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Plan {
     /// The packages and what each needs.
     pub dag: Dag<Vertex>,
     /// Which vertex is which package.
     pub ids: HashMap<PackageName, VertexId>,
+    /// Packages outside the lockfile that cannot go on working, as far as that is known without their sources.
+    pub stale: Vec<Stale>,
     /// What the user should know before the run.
     pub warnings: Vec<String>,
 }
@@ -86,6 +114,8 @@ pub struct Vertex {
     pub needs_compilation: bool,
     /// System packages that it asks for.
     pub system_packages: Vec<String>,
+    /// Whether the store has, or had, builds of this source. Of others it is not asked again.
+    is_seen: bool,
 }
 
 /// What is to be done for a package.
@@ -158,10 +188,16 @@ impl Plan {
         settings: &Settings,
         known: &impl Knowledge,
     ) -> Result<Self, PlanError> {
-        let vertices: Vec<Vertex> =
+        let locked: BTreeSet<&PackageName> = lockfile.entries().iter().map(|entry| &entry.package).collect();
+        let (extras, stale) = extras::divide(&settings.extras, &locked, known);
+        let mut vertices: Vec<Vertex> =
             lockfile.entries().iter().map(|entry| vertex(entry, host, settings, known)).collect();
-        let linking_to: Vec<Vec<PackageName>> =
+        let mut linking_to: Vec<Vec<PackageName>> =
             lockfile.entries().iter().zip(&vertices).map(|(entry, vertex)| linking_to(entry, vertex)).collect();
+        vertices.extend(extras.iter().map(extras::vertex));
+        linking_to.extend(extras.iter().map(|extra| extra.linking_to.clone()));
+        let names: Vec<PackageName> = vertices.iter().map(|vertex| vertex.spec.package.clone()).collect();
+        let needs: Vec<Arc<[PackageName]>> = vertices.iter().map(|vertex| vertex.spec.dependencies.clone()).collect();
         let mut builder = DagBuilder::new();
         let ids: HashMap<PackageName, VertexId> =
             vertices.into_iter().map(|vertex| (vertex.spec.package.clone(), builder.add(vertex))).collect();
@@ -170,10 +206,11 @@ impl Plan {
         }
         // Without an entry for it, what a package links to must come from R itself.
         let mut provided = BTreeMap::new();
-        for (entry, linking_to) in lockfile.entries().iter().zip(linking_to) {
-            let id = ids[&entry.package];
-            for name in entry.dependencies.iter().filter(|name| !linking_to.contains(name)) {
-                builder.edge(id, ids[name], EdgeKind::Ordering);
+        for ((package, needs), linking_to) in names.iter().zip(needs).zip(linking_to) {
+            let id = ids[package];
+            // What an extra needs and nobody has, it lacked before.
+            for input in needs.iter().filter(|name| !linking_to.contains(name)).filter_map(|name| ids.get(name)) {
+                builder.edge(id, *input, EdgeKind::Ordering);
             }
             for name in linking_to {
                 if let Some(input) = ids.get(&name) {
@@ -181,16 +218,15 @@ impl Plan {
                 } else if let Some(found) = known.provided(&name) {
                     provided.insert(name.clone(), Arc::new(provided_key(&name, &found)));
                 } else {
-                    return Err(PlanError::LinkedNowhere { package: entry.package.clone(), linked: name });
+                    return Err(PlanError::LinkedNowhere { package: package.clone(), linked: name });
                 }
             }
         }
-        let names: Vec<PackageName> = lockfile.entries().iter().map(|entry| entry.package.clone()).collect();
         let mut dag = builder.build().map_err(|error| {
             PlanError::Cycle(error.cycle.into_iter().map(|vertex| names[vertex.index()].clone()).collect())
         })?;
         decide(&mut dag, provided, known);
-        Ok(Self { dag, ids, warnings: warnings(lockfile, host, known) })
+        Ok(Self { dag, ids, stale, warnings: warnings(lockfile, host, known) })
     }
 
     /// Returns the vertices in the lockfile's order.
@@ -292,13 +328,20 @@ fn action(vertex: &mut Vertex, key: Option<&PackageKey>, known: &impl Knowledge)
         if known.in_library(package) == Some(reference) {
             return (Action::Keep, "the library has it".to_owned());
         }
-        if known.has(package, reference) {
+        if vertex.is_seen && known.has(package, reference) {
             return (Action::Load, "the store has it".to_owned());
         }
+        if known.in_reference(package) == Some(reference) {
+            return (Action::Load, "the reference library has it".to_owned());
+        }
     }
-    let builds = known.builds(package, reference.source);
+    let builds = if vertex.is_seen { known.builds(package, reference.source) } else { Vec::new() };
     if let Some((_, newest)) = builds.first() {
         vertex.spec.weight_ms = newest.build_ms.max(1);
+    }
+    if matches!(vertex.spec.origin, Origin::Nowhere) {
+        let because = known.differs_from_reference(key);
+        return (Action::Unknown, format!("stale, unless its build still fits: its source is not at hand; {because}"));
     }
     if vertex.spec.is_rebuilt {
         return (Action::Ingest, "asked for by --rebuild".to_owned());
@@ -328,11 +371,14 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
     if settings.debug_info == DebugInfo::Keep {
         special.insert(DEBUG_INFO, "keep");
     }
-    let recipe = source.filter(|_| !matches!(origin, Origin::Provided)).and_then(|source| {
+    let source = source.filter(|_| !matches!(origin, Origin::Provided));
+    let seen = source.and_then(|source| known.configs(&entry.package, source));
+    let is_seen = seen.is_some();
+    let recipe = source.and_then(|source| {
         let (linking_to, special) = if let Some(binary) = binary {
             (Vec::new(), ConfigMap::from_iter([(BINARY, &binary.platform)]))
         } else {
-            let seen = known.configs(&entry.package, source).map(|configs| configs.linkingto);
+            let seen = seen.map(|configs| configs.linkingto);
             // Of a foreign binary the lockfile does not know what its source links to.
             (seen.or_else(|| entry.linking_to.clone().filter(|_| !is_foreign))?, special.clone())
         };
@@ -342,7 +388,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
             version: entry.version.clone(),
             source,
             linking_to,
-            imports: if is_strict { entry.dependencies.clone() } else { Vec::new() },
+            imports: if is_strict { entry.dependencies.to_vec() } else { Vec::new() },
             special,
         })
     });
@@ -350,6 +396,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
         spec: Spec {
             package: entry.package.clone(),
             version: entry.version.clone(),
+            standing: Standing::Locked,
             recipe,
             content_kind,
             source_hash,
@@ -368,6 +415,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
         because: String::new(),
         needs_compilation: entry.needs_compilation && binary.is_none(),
         system_packages: entry.system_packages.clone(),
+        is_seen,
     }
 }
 
@@ -376,7 +424,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
 fn guess_ms(entry: &Entry, origin: &Origin) -> u64 {
     let kilobytes = entry.size_bytes.unwrap_or(200_000) / 1000;
     match origin {
-        Origin::Provided => 0,
+        Origin::Provided | Origin::Nowhere => 0,
         Origin::Archive { .. } | Origin::Directory(_) if entry.needs_compilation => 2000 + kilobytes * 20,
         Origin::Archive { .. } | Origin::Directory(_) => 1000 + kilobytes * 2,
     }

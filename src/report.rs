@@ -1,10 +1,23 @@
 //! What a run came to, gathered from the settled events and from nothing else.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use larder_ops::wire::Graph;
 
 use crate::event::{Outcome, Settled};
 
 /// The end of a run, for its caller and for the summary that people read.
+///
+/// ```
+/// use larder::event::Outcome;
+/// use larder::report::{Report, RunOutcome};
+///
+/// let mut report = Report::default();
+/// report.counts.count(Outcome::Loaded);
+/// assert_eq!((report.outcome, report.counts.finished()), (RunOutcome::Ok, 1));
+/// assert!(report.failed.is_empty());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Report {
     /// How the run as a whole ended.
@@ -17,6 +30,11 @@ pub struct Report {
     pub failed: Vec<Settled>,
     /// The packages that were skipped, in the order in which they were.
     pub skipped: Vec<Settled>,
+    /// The packages of the reference library that are not in the new one, since they would not work there: not in the
+    /// lockfile, and not to be had in the build that is wanted now. `because` says why.
+    pub stale: Vec<Settled>,
+    /// The records of the graph, if the request asked for them and all went well.
+    pub export: Option<Arc<Graph>>,
 }
 
 /// How a run as a whole ended.
@@ -42,6 +60,7 @@ pub struct Counts {
     pub provided: usize,
     pub failed: usize,
     pub skipped: usize,
+    pub stale: usize,
 }
 
 impl Report {
@@ -57,6 +76,7 @@ impl Report {
                 }
             }
             Outcome::Skipped => self.skipped.push(settled.clone()),
+            Outcome::Stale => self.stale.push(settled.clone()),
             _ => {}
         }
     }
@@ -73,12 +93,13 @@ impl Counts {
             Outcome::Provided => &mut self.provided,
             Outcome::Failed => &mut self.failed,
             Outcome::Skipped => &mut self.skipped,
+            Outcome::Stale => &mut self.stale,
         };
         *counter += 1;
     }
 
     /// Returns the outcomes with their numbers, in the order in which people and programs read them.
-    pub fn by_outcome(&self) -> [(Outcome, usize); 7] {
+    pub fn by_outcome(&self) -> [(Outcome, usize); 8] {
         [
             (Outcome::Loaded, self.loaded),
             (Outcome::Recompiled, self.recompiled),
@@ -87,6 +108,7 @@ impl Counts {
             (Outcome::Provided, self.provided),
             (Outcome::Failed, self.failed),
             (Outcome::Skipped, self.skipped),
+            (Outcome::Stale, self.stale),
         ]
     }
 
@@ -97,6 +119,6 @@ impl Counts {
 
     /// Returns how many packages ended well.
     pub fn finished(&self) -> usize {
-        self.total() - self.failed - self.skipped
+        self.total() - self.failed - self.skipped - self.stale
     }
 }

@@ -4,6 +4,7 @@
 //! read here.
 
 mod bars;
+mod counter;
 mod frame;
 mod json;
 mod lines;
@@ -11,13 +12,16 @@ mod plan_json;
 mod style;
 mod summary;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
+mod verified;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
-pub use self::plan_json::{graph_as_json, plan_as_json, why_as_json};
+pub use self::counter::Counter;
+pub use self::plan_json::{graph_as_json, plan_as_json, refresh_as_json, why_as_json};
 pub use self::style::{ColorMode, Palette};
+pub use self::verified::{verified_as_json, verified_as_text};
 
 use self::bars::Bars;
 use self::json::Json;
@@ -76,6 +80,23 @@ pub struct UiOptions {
 }
 
 /// Shows one run. Dropping it leaves a clean terminal, whatever happened.
+///
+/// ```no_run
+/// use larder::ui::{ColorMode, Format, Palette, ProgressMode, Ui, UiOptions, Verbosity};
+///
+/// # async fn example(mut run: larder::larder::Run, palette: Palette) {
+/// let mut ui = Ui::new(UiOptions {
+///     format: Format::Human,
+///     progress: ProgressMode::Auto,
+///     verbosity: Verbosity::Verbose,
+///     palette,
+///     is_terminal: true,
+/// });
+/// while let Some(event) = run.next().await {
+///     ui.handle(&event);
+/// }
+/// # }
+/// ```
 pub struct Ui(Kind);
 
 enum Kind {
@@ -89,7 +110,8 @@ impl Ui {
     pub fn new(options: UiOptions) -> Self {
         let UiOptions { format, progress, verbosity, palette, is_terminal } = options;
         if format == Format::Json {
-            return Self(Kind::Json(Json::new(Box::new(io::stdout()))));
+            let is_verbose = verbosity == Verbosity::Verbose;
+            return Self(Kind::Json(Json::new(Box::new(io::stdout()), is_verbose)));
         }
         let progress = match progress {
             _ if verbosity == Verbosity::Quiet => ProgressMode::None,
@@ -123,9 +145,26 @@ pub fn print_data(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
+/// Returns stdout, for data that is no text. `None` if it is a terminal, which that would upset.
+pub fn data_stream() -> Option<impl Write> {
+    let out = io::stdout().lock();
+    (!out.is_terminal()).then(|| io::BufWriter::with_capacity(64 << 10, out))
+}
+
+/// Prints a note about what a command did to stderr, since its data is on stdout.
+pub fn print_note(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
 /// Prints an error that ends the command, and its hints, to stderr. Drop the [`Ui`] before.
 pub fn print_error(message: &str, hints: &[String], palette: Palette) {
     let _ = io::stderr().write_all(summary::error(message, hints, palette).as_bytes());
+}
+
+/// Prints something that people should know and that stops nothing to stderr.
+pub fn print_warning(message: &str, palette: Palette) {
+    let label = palette.notice().apply_to("warning:");
+    let _ = io::stderr().write_all(format!("{label} {}\n", style::clean(message)).as_bytes());
 }
 
 /// Returns `text`, which somebody else wrote, without what could drive a terminal.

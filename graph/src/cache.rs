@@ -68,11 +68,49 @@ pub struct Save<'a, O: Op> {
 
 /// Keeps results between builds.
 ///
-/// Every method may be called at any time from several tasks. All but [`save`](Self::save) may be dropped at any
-/// await, when nobody wants the answer any more; a caller that waits holds up nobody else. An error counts as a miss
-/// and is told ([`Event::CacheFailed`](crate::Event::CacheFailed)).
+/// Every method may be called at any time from several tasks. What asks may be dropped at any await, when nobody wants
+/// the answer any more; what writes is dropped only when a run is [forced](crate::Stop::force) to end. A caller that
+/// waits for an answer holds up nobody else, and for what is written nobody waits but the end of a run or of a solver. An
+/// error counts as a miss and is told ([`Event::CacheFailed`](crate::Event::CacheFailed)).
 ///
 /// What every implementation must do is `testing::contract` (feature `testing`), to be run over it in a test.
+///
+/// ```
+/// use larder_graph::{CacheManager, Found, Op, Record, Save};
+///
+/// /// Knows nothing and keeps nothing.
+/// struct Forgetful;
+///
+/// impl<O: Op> CacheManager<O> for Forgetful {
+///     async fn query(&self, _: &O::Key) -> Result<Option<Found<O::Key>>, O::Error> {
+///         Ok(None)
+///     }
+///
+///     async fn load(&self, _: &Record<O::Key>) -> Result<Option<O::Output>, O::Error> {
+///         Ok(None)
+///     }
+///
+///     async fn save(&self, _: Save<'_, O>) -> Result<(), O::Error> {
+///         Ok(())
+///     }
+///
+///     async fn link(&self, _: &O::Key, _: &O::Key) -> Result<(), O::Error> {
+///         Ok(())
+///     }
+///
+///     async fn digest(&self, _: &O::Key, _: u32, _: Option<&str>) -> Result<Option<O::Key>, O::Error> {
+///         Ok(None)
+///     }
+///
+///     async fn remember(&self, _: &O::Key, _: u32, _: Option<&str>, _: &O::Key) -> Result<(), O::Error> {
+///         Ok(())
+///     }
+///
+///     async fn release(&self, _: &Record<O::Key>) -> Result<(), O::Error> {
+///         Ok(())
+///     }
+/// }
+/// ```
 pub trait CacheManager<O: Op>: Send + Sync + 'static {
     /// Looks a key up, without bringing anything; `None` if it was never heard of.
     fn query(&self, key: &O::Key) -> impl Future<Output = Result<Option<Found<O::Key>>, O::Error>> + Send;
@@ -80,7 +118,7 @@ pub trait CacheManager<O: Op>: Send + Sync + 'static {
     /// Brings a result; `None` if it was released since it was found.
     fn load(&self, record: &Record<O::Key>) -> impl Future<Output = Result<Option<O::Output>, O::Error>> + Send;
 
-    /// Keeps a result, beside others of the same key, and its links. Never dropped half-way.
+    /// Keeps a result, beside others of the same key, and its links.
     fn save(&self, save: Save<'_, O>) -> impl Future<Output = Result<(), O::Error>> + Send;
 
     /// Makes `alias` lead to where `key` leads. Nothing happens if it does so already.

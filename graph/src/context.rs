@@ -1,7 +1,6 @@
 //! What a running op may know: its vertex, the request to end, the results of its inputs.
 
-use std::collections::HashSet;
-use std::sync::atomic::{AtomicU8, Ordering, fence};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
@@ -11,6 +10,11 @@ use crate::error::BuildError;
 use crate::op::Op;
 use crate::stop::Stop;
 use crate::subbuild::SubBuild;
+use crate::sync;
+
+mod brake;
+
+use brake::Brake;
 
 /// One running phase. Never used twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,48 +26,6 @@ pub(crate) struct Home<O: Op> {
     pub(crate) sub_builds: mpsc::UnboundedSender<SubBuild<O>>,
 }
 
-/// The solver's end of one flight's request to end. The [`Stop`] itself is made only for an op that looks at it.
-#[derive(Debug, Default)]
-pub(crate) struct Brake {
-    level: AtomicU8,
-    stop: OnceLock<Stop>,
-}
-
-impl Brake {
-    pub(crate) fn request(&self) {
-        self.raise(1);
-    }
-
-    pub(crate) fn force(&self) {
-        self.raise(2);
-    }
-
-    fn raise(&self, level: u8) {
-        self.level.fetch_max(level, Ordering::SeqCst);
-        // Of two fences one comes first: either this side sees the stop, or the other side the level.
-        fence(Ordering::SeqCst);
-        if let Some(stop) = self.stop.get() {
-            self.apply(stop);
-        }
-    }
-
-    pub(crate) fn stop(&self) -> &Stop {
-        let stop = self.stop.get_or_init(Stop::new);
-        // Whoever raised the level before the stop was there to be seen did not tell it.
-        fence(Ordering::SeqCst);
-        self.apply(stop);
-        stop
-    }
-
-    fn apply(&self, stop: &Stop) {
-        match self.level.load(Ordering::SeqCst) {
-            0 => {}
-            1 => stop.request(),
-            _ => stop.force(),
-        }
-    }
-}
-
 struct Inner<O: Op> {
     flight: FlightId,
     vertex: VertexId,
@@ -73,6 +35,19 @@ struct Inner<O: Op> {
 }
 
 /// What an op may know of the build it is part of; cheap to clone into a blocking task.
+///
+/// ```
+/// # use larder_graph::{BuildError, Context, Dag, Op, VertexId};
+/// # async fn demo<O: Op<Progress = u8>>(cx: &Context<O>, parts: Dag<O>, whole: VertexId)
+/// # -> Result<Option<O::Output>, BuildError<O::Error>> {
+/// // In an op's `execute`: a graph that is known only now, unless nobody wants it any more.
+/// cx.report(50);
+/// if cx.stop().is_requested() {
+///     return Ok(None);
+/// }
+/// Ok(cx.build(parts, &[whole]).await?.pop())
+/// # }
+/// ```
 pub struct Context<O: Op> {
     inner: Arc<Inner<O>>,
 }
@@ -133,107 +108,183 @@ impl<O: Op> Clone for Context<O> {
 
 /// A result with the results below it.
 pub(crate) struct Made<O: Op> {
-    vertex: VertexId,
     pub(crate) result: O::Output,
-    /// The inputs' results; set once all that is below is there, and then only for ops that reach that far.
-    inputs: OnceLock<Box<[Arc<Made<O>>]>>,
+    /// Set once all that is below is there.
+    below: OnceLock<Below<O>>,
+}
+
+/// The results of a vertex's inputs. A vertex has the same edges in every graph in which it is, so that a graph and what
+/// is below one of its vertices can be walked side by side; nothing here says where else it stands.
+///
+/// The first two are in place, since most vertices of most graphs have no more.
+pub(crate) struct Below<O: Op> {
+    edges: [Option<Arc<Made<O>>>; 2],
+    others: Option<Box<Others<O>>>,
+}
+
+pub(crate) struct Others<O: Op> {
+    edges: Vec<Arc<Made<O>>>,
+    late: Vec<Late<O>>,
+}
+
+/// An input that is no edge: a cache map named it.
+pub(crate) struct Late<O: Op> {
+    pub(crate) made: Arc<Made<O>>,
+    /// Where it stands in the graph that it came with.
+    pub(crate) place: (Arc<Dag<O>>, VertexId),
+}
+
+impl<O: Op> Below<O> {
+    pub(crate) fn new(
+        mut edges: impl ExactSizeIterator<Item = Arc<Made<O>>>,
+        late: impl ExactSizeIterator<Item = Late<O>>,
+    ) -> Self {
+        let first = [edges.next(), edges.next()];
+        let has_others = edges.len() + late.len() > 0;
+        let others = || Box::new(Others { edges: edges.collect(), late: late.collect() });
+        Self { edges: first, others: has_others.then(others) }
+    }
+
+    fn edges(&self) -> impl Iterator<Item = &Arc<Made<O>>> {
+        self.edges.iter().flatten().chain(self.others.iter().flat_map(|others| &others.edges))
+    }
+
+    fn late(&self) -> impl Iterator<Item = &Late<O>> {
+        self.others.iter().flat_map(|others| &others.late)
+    }
+
+    /// Moves those into `last` that nobody else has.
+    fn move_last(self, last: &mut Vec<Made<O>>) {
+        last.extend(self.edges.into_iter().flatten().filter_map(Arc::into_inner));
+        if let Some(others) = self.others {
+            let Others { edges, late } = *others;
+            last.extend(edges.into_iter().chain(late.into_iter().map(|late| late.made)).filter_map(Arc::into_inner));
+        }
+    }
 }
 
 impl<O: Op> Made<O> {
-    pub(crate) fn new(vertex: VertexId, result: O::Output) -> Arc<Self> {
-        Arc::new(Self { vertex, result, inputs: OnceLock::new() })
+    pub(crate) fn new(result: O::Output) -> Arc<Self> {
+        Arc::new(Self { result, below: OnceLock::new() })
     }
 
-    pub(crate) fn complete(&self, inputs: impl FnOnce() -> Box<[Arc<Made<O>>]>) {
-        self.inputs.get_or_init(inputs);
-    }
-
-    fn inputs(&self) -> &[Arc<Self>] {
-        self.inputs.get().map_or(&[], |inputs| inputs)
+    /// All that is below is there.
+    pub(crate) fn complete(&self, below: Below<O>) {
+        // Said twice, it is the same.
+        let _ = self.below.set(below);
     }
 }
 
 impl<O: Op> Drop for Made<O> {
     /// Not by recursion: a chain may be longer than a stack is deep.
     fn drop(&mut self) {
-        let mut below: Vec<_> = self.inputs.take().map(Vec::from).unwrap_or_default();
-        while let Some(made) = below.pop() {
-            if let Some(mut made) = Arc::into_inner(made) {
-                below.extend(made.inputs.take().map(Vec::from).unwrap_or_default());
+        let mut last = Vec::new();
+        if let Some(below) = self.below.take() {
+            below.move_last(&mut last);
+        }
+        while let Some(mut made) = last.pop() {
+            if let Some(below) = made.below.take() {
+                below.move_last(&mut last);
             }
         }
     }
 }
 
 /// The results of what an executing vertex needs; a cheap handle that copies nothing until asked.
+///
+/// An input is named as the op's own graph names it. One that the graph does not have has no name: a cache map brought
+/// it in another job's graph, to a vertex that both graphs have.
+///
+/// ```
+/// # use larder_graph::{Inputs, Op, VertexId};
+/// # fn demo<O: Op>(inputs: Inputs<O>, header: VertexId) -> Option<O::Output> {
+/// // In an op's `execute`: one of its inputs, by the id that it has in the graph.
+/// inputs.direct().find(|(vertex, _)| *vertex == Some(header)).map(|(_, output)| output)
+/// # }
+/// ```
 pub struct Inputs<O: Op> {
-    pub(crate) direct: Box<[Input<O>]>,
-}
-
-/// One direct input.
-pub(crate) struct Input<O: Op> {
-    pub(crate) vertex: VertexId,
-    pub(crate) output: u32,
-    /// Where the op that made it stands.
-    pub(crate) op: (Arc<Dag<O>>, VertexId),
-    pub(crate) made: Arc<Made<O>>,
+    dag: Arc<Dag<O>>,
+    vertex: VertexId,
+    direct: Below<O>,
 }
 
 impl<O: Op> Inputs<O> {
+    pub(crate) fn new(dag: Arc<Dag<O>>, vertex: VertexId, direct: Below<O>) -> Self {
+        Self { dag, vertex, direct }
+    }
+
     /// Returns the results of the vertex's own inputs, each the output that the edge names: its edges in order, then
     /// what its cache maps named besides.
-    pub fn direct(&self) -> impl Iterator<Item = (VertexId, O::Output)> + '_ {
-        self.direct.iter().map(|input| {
-            let Input { vertex, output, op: (dag, op), made } = input;
-            (*vertex, dag.op(*op).output(&made.result, *output))
-        })
+    pub fn direct(&self) -> impl Iterator<Item = (Option<VertexId>, O::Output)> + '_ {
+        let edges = self
+            .dag
+            .edges(self.vertex)
+            .zip(self.direct.edges())
+            .map(|(edge, made)| (Some(edge.input), self.dag.op(edge.input).output(&made.result, edge.output)));
+        let late = self.direct.late().map(|late| {
+            let (dag, vertex) = &late.place;
+            (self.own(late), dag.op(*vertex).output(&late.made.result, 0))
+        });
+        edges.chain(late)
     }
 
     /// Returns the whole results of all transitive inputs, each once, the nearest first; of an op that reaches for its
-    /// direct inputs only ([`Op::reach`]), those. An input that another job's graph brought has the id it has there.
-    pub fn closure(&self) -> Vec<(VertexId, O::Output)> {
-        let mut seen = HashSet::new();
-        let mut order: Vec<(VertexId, &Arc<Made<O>>)> = Vec::new();
-        for input in &self.direct {
-            if seen.insert(Arc::as_ptr(&input.made)) {
-                order.push((input.vertex, &input.made));
+    /// direct inputs only ([`Op::reach`]), those.
+    pub fn closure(&self) -> Vec<(Option<VertexId>, O::Output)> {
+        let mut places = HashMap::new();
+        let mut order: Vec<(Option<VertexId>, &Arc<Made<O>>)> = Vec::new();
+        let mut todo = VecDeque::new();
+        let (mut from, mut below) = (Some(self.vertex), Some(&self.direct));
+        loop {
+            let mut names = from.into_iter().flat_map(|vertex| self.dag.edges(vertex));
+            let edges =
+                below.into_iter().flat_map(Below::edges).map(|made| (names.next().map(|edge| edge.input), made));
+            let late = below.into_iter().flat_map(Below::late).map(|late| (self.own(late), &late.made));
+            for (vertex, made) in edges.chain(late) {
+                let place = *places.entry(Arc::as_ptr(made)).or_insert(order.len());
+                match order.get_mut(place) {
+                    // What is below has names now, too.
+                    Some((known, _)) if known.is_none() && vertex.is_some() => *known = vertex,
+                    Some(_) => continue,
+                    None => order.push((vertex, made)),
+                }
+                todo.push_back(place);
             }
-        }
-        let mut next = 0;
-        while let Some((_, made)) = order.get(next) {
-            let below = made.inputs().iter().filter(|made| seen.insert(Arc::as_ptr(made)));
-            let below: Vec<_> = below.map(|made| (made.vertex, made)).collect();
-            order.extend(below);
-            next += 1;
+            let Some(place) = todo.pop_front() else { break };
+            let (vertex, made) = order[place];
+            (from, below) = (vertex, made.below.get());
         }
         order.into_iter().map(|(vertex, made)| (vertex, made.result.clone())).collect()
+    }
+
+    /// Returns what the op's own graph calls a late input.
+    fn own(&self, late: &Late<O>) -> Option<VertexId> {
+        let (dag, vertex) = &late.place;
+        Arc::ptr_eq(dag, &self.dag).then_some(*vertex)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::Scripted;
 
-    /// The brake is all that the loop and its tasks share in memory: whichever comes first, the pull or the first look
-    /// at it, the op hears of it.
     #[test]
-    fn a_brake_pulled_while_an_op_first_looks_is_never_missed() {
-        for round in 0..5_000 {
-            let brake = Brake::default();
-            let is_forced = round % 2 == 0;
-            let barrier = std::sync::Barrier::new(2);
+    fn results_that_two_threads_let_go_at_once_are_released_once_and_without_a_deep_stack() {
+        for _ in 0..20 {
+            let output: Arc<str> = "shared".into();
+            let mut made = Made::<Scripted>::new(Arc::clone(&output));
+            for _ in 0..20_000 {
+                let next = Made::new(Arc::clone(&output));
+                next.complete(Below::new([Arc::clone(&made), made].into_iter(), std::iter::empty()));
+                made = next;
+            }
+            let (one, two) = (Arc::clone(&made), made);
             std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    barrier.wait();
-                    if is_forced { brake.force() } else { brake.request() }
-                });
-                scope.spawn(|| {
-                    barrier.wait();
-                    brake.stop();
-                });
+                scope.spawn(|| drop(one));
+                scope.spawn(|| drop(two));
             });
-            let stop = brake.stop.get().expect("it was looked at");
-            assert_eq!((stop.is_requested(), stop.is_forced()), (true, is_forced), "round {round}");
+            assert_eq!(Arc::strong_count(&output), 1);
         }
     }
 }

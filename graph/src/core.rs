@@ -28,12 +28,13 @@
 //! Each consequence is a step on the agenda, never a call within a call: a chain may be longer than a stack is deep.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::cache::{Cache, Found, Record};
 use crate::config::Config;
 use crate::context::{Context, FlightId, Home, Inputs};
-use crate::few::{ById, Few};
+use crate::few::ById;
 use crate::op::{CacheMap, Op, Part};
 use crate::ready::{JobId, ReadyQueue};
 
@@ -42,13 +43,19 @@ pub(crate) mod export;
 mod flight;
 mod intern;
 mod keys;
+mod known;
+mod lists;
 pub(crate) mod node;
+mod nodes;
 mod settle;
 mod want;
+mod write;
 
 use event::Note;
 use intern::Identity;
-use node::{Build, BuildId, Content, ContentId, Drain, Flight, NodeId, Nodes, Wants};
+use known::{KeyId, Keys};
+use lists::Chains;
+use node::{Build, BuildId, Content, ContentId, Drain, Flight, NodeId, Nodes, Waiter, Wants};
 
 /// A phase to start, with what it needs.
 pub(crate) struct Start<O: Op> {
@@ -64,19 +71,29 @@ pub(crate) enum Work<O: Op> {
     Execute { cache: Option<Cache<O>>, key: O::Key, links: Vec<O::Key>, inputs: Inputs<O> },
     Digest { cache: Cache<O>, key: O::Key, part: Part },
     Content { cache: Option<Cache<O>>, key: O::Key, part: Part, result: O::Output },
+    Write(Writing<O>),
 }
 
-/// What an op made, with what the cache had against keeping it.
-type Kept<O, T> = Result<(T, Option<<O as Op>::Error>), <O as Op>::Error>;
+/// A cache that keeps something.
+pub(crate) type Writing<O> = Pin<Box<dyn Future<Output = Result<(), <O as Op>::Error>> + Send>>;
 
-/// How a phase ended.
+/// What a cache made of something that it was to keep.
+pub(crate) enum Kept<O: Op> {
+    Yes,
+    No(O::Error),
+    /// It is at it. Nobody waits for that.
+    Underway(Writing<O>),
+}
+
+/// How a phase ended; and what a cache made of what it brought, if it brought something.
 pub(crate) enum Done<O: Op> {
     CacheMap(Result<Option<CacheMap<O::Key>>, O::Error>),
-    Query(Result<Option<Found<O::Key>>, O::Error>),
-    Load(Result<Option<O::Output>, O::Error>),
-    Execute(Kept<O, O::Output>),
+    Query(Result<Option<Found<O::Key>>, O::Error>, Kept<O>),
+    Load(Result<Option<O::Output>, O::Error>, Kept<O>),
+    Execute(Result<O::Output, O::Error>, Kept<O>),
     Digest(Result<Option<O::Key>, O::Error>),
-    Content(Kept<O, O::Key>),
+    Content(Result<O::Key, O::Error>, Kept<O>),
+    Written(Result<(), O::Error>),
     /// With the panic's message.
     Panicked(String),
 }
@@ -113,19 +130,23 @@ pub(crate) struct Core<O: Op> {
     flights: ById<FlightId, Flight<O>>,
     n_flights: u64,
     by_identity: HashMap<Identity<O::Key>, NodeId>,
-    /// By key: a node that has the result.
-    landed: HashMap<O::Key, NodeId>,
-    /// Others that have it too, where there are any.
-    twins: HashMap<O::Key, Vec<NodeId>>,
+    keys: Keys<O::Key>,
     /// By key and whether it is made anew: the flight that brings the result.
-    airborne: HashMap<(O::Key, bool), FlightId>,
-    /// By key: the nodes that have found it in no cache. As soon as one has the result the caches' answer is out of date
-    /// for all others.
-    awaiting: HashMap<O::Key, Few<NodeId>>,
+    airborne: ById<(KeyId, bool), FlightId>,
+    /// What caches are about to keep.
+    writes: ById<FlightId, write::Write<O>>,
+    /// By key: the write whose result no cache has yet.
+    unsaved: ById<KeyId, FlightId>,
+    /// Writes to go on with.
+    to_write: VecDeque<Start<O>>,
+    /// Who waits for nodes to get their keys.
+    waiters: Chains<Waiter>,
     ready: ReadyQueue<Item>,
     contents: ById<ContentId, Content<O::Key>>,
     contents_of: ById<NodeId, Vec<ContentId>>,
     n_contents: u32,
+    /// Room to put the arguments of a cache map together.
+    digests: Vec<O::Key>,
     agenda: VecDeque<Step>,
     notes: VecDeque<Note<O>>,
     resumed: VecDeque<FlightId>,
@@ -143,13 +164,16 @@ impl<O: Op> Core<O> {
             flights: ById::default(),
             n_flights: 0,
             by_identity: HashMap::new(),
-            landed: HashMap::new(),
-            twins: HashMap::new(),
-            airborne: HashMap::new(),
-            awaiting: HashMap::new(),
+            keys: Keys::new(),
+            airborne: ById::default(),
+            writes: ById::default(),
+            unsaved: ById::default(),
+            to_write: VecDeque::new(),
+            waiters: Chains::new(),
             contents: ById::default(),
             contents_of: ById::default(),
             n_contents: 0,
+            digests: Vec::new(),
             agenda: VecDeque::new(),
             notes: VecDeque::new(),
             resumed: VecDeque::new(),
@@ -182,6 +206,11 @@ impl<O: Op> Core<O> {
         self.flights.is_empty()
     }
 
+    /// Says whether all that runs is caches that keep something.
+    pub(crate) fn only_writes(&self) -> bool {
+        self.flights.len() == self.writes.len()
+    }
+
     /// Returns how many nodes, flights and indexed keys there are: all zero when nobody holds anything.
     pub(crate) fn census(&self) -> [usize; 7] {
         [
@@ -189,8 +218,8 @@ impl<O: Op> Core<O> {
             self.builds.len(),
             self.flights.len(),
             self.by_identity.len(),
-            self.landed.len() + self.twins.len(),
-            self.airborne.len() + self.awaiting.len(),
+            self.keys.len(),
+            self.airborne.len(),
             self.contents.len() + self.contents_of.len(),
         ]
     }

@@ -4,6 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use petgraph::Direction;
@@ -15,15 +16,20 @@ use crate::error::CycleError;
 
 /// Names one vertex of one [`Dag`]; handed out by [`DagBuilder::add`], counted from zero.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VertexId(u32);
+pub struct VertexId(NonZeroU32);
 
 impl VertexId {
     /// No vertex.
-    pub(crate) const NONE: Self = Self(u32::MAX);
+    pub(crate) const NONE: Self = Self(NonZeroU32::MAX);
+
+    pub(crate) fn new(index: usize) -> Self {
+        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("a graph counts its vertices in 32 bits"))
+    }
 
     /// Returns the vertex's place in the order in which vertices were added.
     pub fn index(self) -> usize {
-        self.0 as usize
+        self.0.get() as usize - 1
     }
 
     fn node(self) -> NodeIndex {
@@ -33,13 +39,13 @@ impl VertexId {
 
 impl From<NodeIndex> for VertexId {
     fn from(node: NodeIndex) -> Self {
-        Self(u32::try_from(node.index()).expect("the graph counts its vertices in 32 bits"))
+        Self::new(node.index())
     }
 }
 
 impl fmt::Debug for VertexId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "v{}", self.0)
+        write!(f, "v{}", self.index())
     }
 }
 
@@ -76,6 +82,28 @@ pub struct VertexOptions {
 }
 
 /// Collects vertices and edges, in any order.
+///
+/// ```
+/// use larder_graph::{DagBuilder, Edge, EdgeKind, VertexOptions};
+///
+/// let mut builder = DagBuilder::new();
+/// let compiler = builder.add("compiler");
+/// let headers = builder.add("headers");
+/// // Made anew whatever caches have.
+/// let program = builder.add_with("program", VertexOptions { ignores_cache: true, ..VertexOptions::default() });
+/// builder.edge(program, compiler, EdgeKind::Ordering);
+/// // The second of its outputs.
+/// builder.edge_to(program, Edge { input: headers, output: 1, kind: EdgeKind::Keyed });
+/// let dag = builder.build().expect("there is no cycle");
+/// assert_eq!(dag.inputs(program).collect::<Vec<_>>(), [(compiler, EdgeKind::Ordering), (headers, EdgeKind::Keyed)]);
+/// assert_eq!(dag.dependants_first().first(), Some(&program));
+///
+/// let mut builder = DagBuilder::new();
+/// let [egg, hen] = ["egg", "hen"].map(|op| builder.add(op));
+/// builder.edge(egg, hen, EdgeKind::Keyed);
+/// builder.edge(hen, egg, EdgeKind::Keyed);
+/// assert_eq!(builder.build().err().map(|error| error.cycle.len()), Some(2));
+/// ```
 #[derive(Debug)]
 pub struct DagBuilder<O> {
     ops: Vec<O>,
@@ -98,7 +126,7 @@ impl<O> DagBuilder<O> {
     /// Adds a vertex. Where nothing else decides, the one added first goes first.
     pub fn add(&mut self, op: O) -> VertexId {
         self.ops.push(op);
-        VertexId::from(NodeIndex::new(self.ops.len() - 1))
+        VertexId::new(self.ops.len() - 1)
     }
 
     /// Adds a vertex with options.
@@ -136,13 +164,27 @@ impl<O> DagBuilder<O> {
             graph.add_edge(dependant.node(), edge.input.node(), (edge.output, edge.kind));
         }
         match toposort(&graph, None) {
-            Ok(order) => {
-                let order = order.into_iter().map(VertexId::from).collect();
-                Ok(Dag { graph, order, options: self.options })
-            }
+            Ok(order) => Ok(Dag { order: in_layers(&graph, &order), graph, options: self.options }),
             Err(cycle) => Err(cycle_through(&graph, cycle.node_id())),
         }
     }
+}
+
+/// Sorts vertices by the number of steps from the farthest dependant: what is built at about the same time is then near
+/// each other.
+fn in_layers<O>(graph: &DiGraph<O, (u32, EdgeKind)>, order: &[NodeIndex]) -> Vec<VertexId> {
+    let mut layers = vec![0_u32; order.len()];
+    for &node in order {
+        let below = layers[node.index()] + 1;
+        for input in graph.neighbors(node) {
+            let layer = &mut layers[input.index()];
+            *layer = below.max(*layer);
+        }
+    }
+    // Read from its end, the order within a layer is that in which vertices were added.
+    let mut sorted: Vec<VertexId> = graph.node_indices().rev().map(VertexId::from).collect();
+    sorted.sort_by_key(|vertex| layers[vertex.index()]);
+    sorted
 }
 
 /// Keeps the first of several edges to the same output, with the strongest kind; sorted by dependant.

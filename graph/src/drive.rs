@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,12 +15,12 @@ use std::task::{self, Poll, Waker};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinSet, coop};
 
-use crate::cache::{Cache, CacheManager, Save};
+use crate::cache::{Cache, CacheManager, Record, Save};
 use crate::config::Config;
 use crate::context::{Context, FlightId, Home, Inputs};
 use crate::core::event::{Note, What};
 use crate::core::node::{BuildId, Drain, Owner};
-use crate::core::{Core, Done, Start, Work};
+use crate::core::{Core, Done, Kept, Start, Work, Writing};
 use crate::dag::VertexId;
 use crate::error::BuildError;
 use crate::op::{Op, Part};
@@ -251,26 +252,25 @@ fn perform<O: Op>(context: Context<O>, work: Work<O>) -> Performing<O> {
         }
         Work::Execute { cache, key, links, inputs } => Box::pin(execute(context, cache, key, links, inputs)),
         Work::Query { cache, key, earlier } => Box::pin(async move {
-            let query = async {
-                let found = cache.query(&key).await?;
-                if let Some(found) = &found {
+            match unless_stopped(&context, cache.query(&key)).await.unwrap_or(Ok(None)) {
+                Ok(Some(found)) => {
                     // Next time the first of these keys will do.
-                    for alias in earlier.iter().chain([&key]).filter(|alias| **alias != found.key) {
-                        cache.link(alias, &found.key).await?;
-                    }
+                    let mut aliases = earlier;
+                    aliases.push(key);
+                    aliases.retain(|alias| *alias != found.key);
+                    let kept = link(cache, aliases, &found.key).await;
+                    Done::Query(Ok(Some(found)), kept)
                 }
-                Ok(found)
-            };
-            Done::Query(unless_stopped(&context, query).await.unwrap_or(Ok(None)))
+                miss => Done::Query(miss, Kept::Yes),
+            }
         }),
-        Work::Load { cache, record } => {
-            Box::pin(async move { Done::Load(unless_stopped(&context, cache.load(&record)).await.unwrap_or(Ok(None))) })
-        }
+        Work::Load { cache, record } => Box::pin(load(context, cache, record)),
         Work::Digest { cache, key, part } => Box::pin(async move {
             let digest = cache.digest(&key, part.output, part.selector.as_deref());
             Done::Digest(unless_stopped(&context, digest).await.unwrap_or(Ok(None)))
         }),
         Work::Content { cache, key, part, result } => Box::pin(digest(context, cache, key, part, result)),
+        Work::Write(writing) => Box::pin(async move { Done::Written(writing.await) }),
     }
 }
 
@@ -283,13 +283,51 @@ async fn execute<O: Op>(
 ) -> Done<O> {
     let output = match context.op().execute(&key, inputs, &context).await {
         Ok(output) => output,
-        Err(error) => return Done::Execute(Err(error)),
+        Err(error) => return Done::Execute(Err(error), Kept::Yes),
     };
     let kept = match cache {
-        Some(cache) => cache.save(Save { key: &key, links: &links, output: &output }).await,
-        None => Ok(()),
+        Some(cache) => save(cache, key, links, output.clone()).await,
+        None => Kept::Yes,
     };
-    Done::Execute(Ok((output, kept.err())))
+    Done::Execute(Ok(output), kept)
+}
+
+async fn load<O: Op>(context: Context<O>, cache: Cache<O>, record: Record<O::Key>) -> Done<O> {
+    let loaded = unless_stopped(&context, cache.load(&record)).await.unwrap_or(Ok(None));
+    let kept = match &loaded {
+        // What another cache had is in the main one from now on.
+        Ok(Some(output)) if record.source.is_some() => save(cache, record.key, Vec::new(), output.clone()).await,
+        _ => Kept::Yes,
+    };
+    Done::Load(loaded, kept)
+}
+
+async fn save<O: Op>(cache: Cache<O>, key: O::Key, links: Vec<O::Key>, output: O::Output) -> Kept<O> {
+    begin(async move { cache.save(Save { key: &key, links: &links, output: &output }).await }).await
+}
+
+async fn link<O: Op>(cache: Cache<O>, aliases: Vec<O::Key>, key: &O::Key) -> Kept<O> {
+    if aliases.is_empty() {
+        return Kept::Yes;
+    }
+    let key = key.clone();
+    begin(async move {
+        for alias in &aliases {
+            cache.link(alias, &key).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Has a cache keep something. If that takes time, nobody waits for it here.
+async fn begin<O: Op>(writing: impl Future<Output = Result<(), O::Error>> + Send + 'static) -> Kept<O> {
+    let mut writing: Writing<O> = Box::pin(writing);
+    match poll_fn(|cx| Poll::Ready(writing.as_mut().poll(cx))).await {
+        Poll::Ready(Ok(())) => Kept::Yes,
+        Poll::Ready(Err(error)) => Kept::No(error),
+        Poll::Pending => Kept::Underway(writing),
+    }
 }
 
 async fn digest<O: Op>(
@@ -303,13 +341,16 @@ async fn digest<O: Op>(
     let (output, selector) = (op.output(&result, part.output), part.selector.as_deref());
     let digest = match op.content(&key, &output, selector, &context).await {
         Ok(digest) => digest,
-        Err(error) => return Done::Content(Err(error)),
+        Err(error) => return Done::Content(Err(error), Kept::Yes),
     };
     let kept = match cache {
-        Some(cache) => cache.remember(&key, part.output, selector, &digest).await,
-        None => Ok(()),
+        Some(cache) => {
+            let (key, digest) = (key.clone(), digest.clone());
+            begin(async move { cache.remember(&key, part.output, part.selector.as_deref(), &digest).await }).await
+        }
+        None => Kept::Yes,
     };
-    Done::Content(Ok((digest, kept.err())))
+    Done::Content(Ok(digest), kept)
 }
 
 /// Waits for a cache, but not when nobody wants the answer any more.

@@ -68,10 +68,16 @@ pub enum BuildError<E> {
     UnknownTarget(VertexId),
 }
 
-/// A job of this name is there already.
+/// Why a job cannot be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is a job `{0}` already")]
-pub struct DuplicateJob(pub String);
+pub enum OpenError {
+    /// One of this name is there already.
+    #[error("there is a job `{0}` already")]
+    Duplicate(String),
+    /// The solver is [closed](crate::Solver::close).
+    #[error("the solver is closed")]
+    Closed,
+}
 
 /// There is no job of this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -1,10 +1,11 @@
 //! What a run tells while it goes, and what it leaves: how each vertex ended.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::dag::VertexId;
+use crate::dag::{Dag, VertexId};
 use crate::error::Failure;
 use crate::op::{Op, Phase};
 
@@ -63,8 +64,16 @@ pub enum Outcome<O: Op> {
         /// The vertex that really failed, not one in between.
         because: VertexId,
     },
-    /// It was not tried or not finished, because the run was asked to stop.
+    /// It was not tried or not finished, because the run was asked to stop, or had no use for it any more.
     Stopped,
+    /// A cache has the result, and nobody came to need it. Only jobs tell of this; a [`run`](crate::run) needs all.
+    Found,
+}
+
+impl<O: Op> Clone for Settled<O> {
+    fn clone(&self) -> Self {
+        Self { key: self.key.clone(), outcome: self.outcome.clone(), duration: self.duration }
+    }
 }
 
 impl<O: Op> Clone for Outcome<O> {
@@ -75,6 +84,7 @@ impl<O: Op> Clone for Outcome<O> {
             Self::Failed(failure) => Self::Failed(Arc::clone(failure)),
             Self::Skipped { because } => Self::Skipped { because: *because },
             Self::Stopped => Self::Stopped,
+            Self::Found => Self::Found,
         }
     }
 }
@@ -84,7 +94,7 @@ impl<O: Op> Outcome<O> {
     pub fn output(&self) -> Option<&O::Output> {
         match self {
             Self::Loaded(output) | Self::Executed(output) => Some(output),
-            Self::Failed(_) | Self::Skipped { .. } | Self::Stopped => None,
+            Self::Failed(_) | Self::Skipped { .. } | Self::Stopped | Self::Found => None,
         }
     }
 
@@ -113,6 +123,7 @@ impl<O: Op<Output: fmt::Debug, Error: fmt::Debug>> fmt::Debug for Outcome<O> {
             Self::Failed(failure) => f.debug_tuple("Failed").field(failure).finish(),
             Self::Skipped { because } => f.debug_struct("Skipped").field("because", because).finish(),
             Self::Stopped => f.write_str("Stopped"),
+            Self::Found => f.write_str("Found"),
         }
     }
 }
@@ -120,13 +131,20 @@ impl<O: Op<Output: fmt::Debug, Error: fmt::Debug>> fmt::Debug for Outcome<O> {
 /// How a whole run ended: every vertex is settled.
 pub struct Report<O: Op> {
     settled: Box<[Option<Settled<O>>]>,
-    ids: Box<[VertexId]>,
 }
 
 impl<O: Op> Report<O> {
+    /// Puts together how the vertices of a job's build ended, as its [`status`](crate::Job::status) told; what it did not
+    /// tell of was stopped before it came into play.
+    pub fn of<V>(dag: &Dag<V>, mut told: HashMap<VertexId, Settled<O>>) -> Self {
+        let unheard = || Settled { key: None, outcome: Outcome::Stopped, duration: Duration::ZERO };
+        let settled = dag.vertices().map(|vertex| Some(told.remove(&vertex).unwrap_or_else(unheard)));
+        Self::new(settled.collect())
+    }
+
     /// Takes over a table in which nothing is missing.
-    pub(crate) fn new(settled: Vec<Option<Settled<O>>>, ids: impl Iterator<Item = VertexId>) -> Self {
-        Self { settled: settled.into(), ids: ids.collect() }
+    pub(crate) fn new(settled: Vec<Option<Settled<O>>>) -> Self {
+        Self { settled: settled.into() }
     }
 
     /// Returns how `vertex` ended.
@@ -141,7 +159,7 @@ impl<O: Op> Report<O> {
 
     /// Returns how every vertex ended, by index.
     pub fn iter(&self) -> impl Iterator<Item = (VertexId, &Settled<O>)> + '_ {
-        self.ids.iter().map(|vertex| (*vertex, self.settled(*vertex)))
+        (0..self.settled.len()).map(VertexId::new).map(|vertex| (vertex, self.settled(vertex)))
     }
 
     /// Returns the vertices that failed themselves, by index.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::dag::EdgeKind;
+
 /// Which results go along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportMode {
@@ -42,10 +44,21 @@ pub struct ExportRecord<K, T> {
     pub key: K,
     /// Other keys that lead to it.
     pub links: Vec<K>,
-    /// The keys of its inputs, in order; always of records before this one.
-    pub inputs: Vec<K>,
+    /// Its inputs, in order; always of records before this one.
+    pub inputs: Vec<ExportInput<K>>,
     /// The result, if the mode takes it along and it is still there.
     pub result: Option<ExportResult<T>>,
+}
+
+/// One input of a vertex.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExportInput<K> {
+    /// Its own key.
+    pub key: K,
+    /// Which of its outputs.
+    pub output: u32,
+    /// How it is needed.
+    pub kind: EdgeKind,
 }
 
 /// A result.

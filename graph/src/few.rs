@@ -3,54 +3,72 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 
-/// A list that keeps its first item in place.
+/// A list that keeps a single item in place.
 #[derive(Debug, Clone)]
-pub(crate) struct Few<T> {
-    first: Option<T>,
-    others: Vec<T>,
+pub(crate) enum Few<T> {
+    None,
+    One(T),
+    #[expect(clippy::box_collection, reason = "half as large where there is one item, which is nearly everywhere")]
+    Many(Box<Vec<T>>),
 }
 
 impl<T> Few<T> {
     pub(crate) fn new() -> Self {
-        Self { first: None, others: Vec::new() }
+        Self::None
     }
 
     pub(crate) fn push(&mut self, item: T) {
-        if self.first.is_none() {
-            self.first = Some(item);
-        } else {
-            self.others.push(item);
+        *self = match std::mem::replace(self, Self::None) {
+            Self::None => Self::One(item),
+            Self::One(first) => Self::Many(Box::new(vec![first, item])),
+            Self::Many(mut items) => {
+                items.push(item);
+                Self::Many(items)
+            }
+        }
+    }
+
+    pub(crate) fn as_slice(&self) -> &[T] {
+        match self {
+            Self::None => &[],
+            Self::One(item) => std::slice::from_ref(item),
+            Self::Many(items) => items,
         }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.as_slice().is_empty()
     }
 
     pub(crate) fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.others.len()
+        self.as_slice().len()
     }
 
     pub(crate) fn get(&self, place: usize) -> Option<&T> {
-        if place == 0 { self.first.as_ref() } else { self.others.get(place - 1) }
+        self.as_slice().get(place)
     }
 
     pub(crate) fn first(&self) -> Option<&T> {
-        self.first.as_ref()
+        self.as_slice().first()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.first.iter().chain(&self.others)
+    pub(crate) fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.as_slice().iter()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.first.iter_mut().chain(&mut self.others)
+    pub(crate) fn iter_mut(&mut self) -> std::slice::IterMut<'_, T> {
+        match self {
+            Self::None => [].iter_mut(),
+            Self::One(item) => std::slice::from_mut(item).iter_mut(),
+            Self::Many(items) => items.iter_mut(),
+        }
     }
 
     pub(crate) fn retain(&mut self, mut is_kept: impl FnMut(&T) -> bool) {
-        self.others.retain(&mut is_kept);
-        if self.first.as_ref().is_some_and(|first| !is_kept(first)) {
-            self.first = if self.others.is_empty() { None } else { Some(self.others.remove(0)) };
+        match self {
+            Self::One(item) if !is_kept(item) => *self = Self::None,
+            Self::Many(items) => items.retain(is_kept),
+            _ => {}
         }
     }
 }

@@ -32,6 +32,7 @@ mod solver;
 mod status;
 mod stop;
 mod subbuild;
+mod sync;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 #[cfg(test)]
@@ -41,12 +42,12 @@ pub use cache::{Cache, CacheManager, Combined, Found, MemoryCache, Record, Save}
 pub use config::Config;
 pub use context::{Context, Inputs};
 pub use dag::{Dag, DagBuilder, Edge, EdgeKind, VertexId, VertexOptions};
-pub use error::{BuildError, CycleError, DuplicateJob, Failure, UnknownJob};
+pub use error::{BuildError, CycleError, Failure, OpenError, UnknownJob};
 pub use event::{Event, Outcome, Report, Settled};
-pub use export::{Export, ExportDigest, ExportMode, ExportRecord, ExportResult};
+pub use export::{Export, ExportDigest, ExportInput, ExportMode, ExportRecord, ExportResult};
 pub use limits::{Limits, Resources};
 pub use op::{CacheMap, Need, Op, Phase, Reach};
 pub use run::{OnFailure, run};
 pub use solver::{Built, Job, JobOptions, Solver};
-pub use status::{End, JobEvent, StatusStream, StatusVertex, Told};
+pub use status::{History, JobEvent, StatusStream, StatusVertex, Told};
 pub use stop::Stop;

@@ -1,6 +1,16 @@
 //! Named pools of scarce things, as counters: how much there is, and how much a phase of an op takes.
 
 /// How much of each scarce thing the ops of one run may take together. A pool that is not named here has no limit.
+///
+/// ```
+/// use larder_graph::{Limits, Resources};
+///
+/// let limits = Limits::new().pool("cpu", 4).pool("memory", 8_000);
+/// assert_eq!((limits.size("cpu"), limits.size("network")), (Some(4), None));
+/// // For `Op::resources`: two cores and half the memory, all at once or not yet.
+/// let heavy = Resources::none().take("cpu", 2).take("memory", 4_000);
+/// # assert_ne!(heavy, Resources::none());
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Limits {
     pools: Vec<(&'static str, u32)>,

@@ -13,6 +13,66 @@ use crate::limits::Resources;
 /// Each phase is a future. It is first polled on the solver's own loop, so that what needs no waiting costs no task;
 /// a body that blocks belongs into `spawn_blocking`. No phase is ever dropped half-way: to end early is the op's own
 /// decision, on [`Context::stop`].
+///
+/// ```
+/// use std::{convert::Infallible, sync::Arc};
+///
+/// use larder_graph::{
+///     CacheMap, Config, Context, DagBuilder, EdgeKind, Event, Inputs, Limits, MemoryCache, OnFailure, Op, Phase, Resources,
+///     Stop, VertexId, run,
+/// };
+///
+/// /// Puts a word behind those of its inputs.
+/// struct Say(&'static str, Vec<VertexId>);
+///
+/// impl Op for Say {
+///     type Key = String;
+///     type Output = Arc<str>;
+///     type Error = Infallible;
+///     type Progress = ();
+///
+///     fn name(&self) -> String {
+///         self.0.to_owned()
+///     }
+///
+///     fn resources(&self, phase: Phase) -> Resources {
+///         if phase == Phase::Execute { Resources::none().take("cpu", 1) } else { Resources::none() }
+///     }
+///
+///     async fn cache_map(&self, index: usize, _: &Context<Self>) -> Result<Option<CacheMap<String>>, Infallible> {
+///         let word = self.0;
+///         let map = || CacheMap::new(self.1.iter().copied(), move |keys| format!("{word}({})", keys.join(" ")));
+///         Ok((index == 0).then(map))
+///     }
+///
+///     async fn execute(&self, _: &String, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<str>, Infallible> {
+///         cx.report(());
+///         let before: String = inputs.direct().map(|(_, words)| format!("{words} ")).collect();
+///         Ok(format!("{before}{}", self.0).into())
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let graph = || {
+///     let mut builder = DagBuilder::new();
+///     let hello = builder.add(Say("hello", vec![]));
+///     let world = builder.add(Say("world", vec![hello]));
+///     builder.edge(world, hello, EdgeKind::Keyed);
+///     (Arc::new(builder.build().expect("there is no cycle")), world)
+/// };
+/// let cache = MemoryCache::new();
+/// for n_executed in [2, 0] {
+///     let (dag, world) = graph();
+///     let mut executed = 0;
+///     let config = Config::from(Limits::new().pool("cpu", 4)).cache(cache.clone());
+///     let report = run(dag, config, OnFailure::Stop, Stop::new(), |event| {
+///         executed += i32::from(matches!(event, Event::Started { phase: Phase::Execute, .. }));
+///     });
+///     assert_eq!(report.await.output(world).map(|words| &**words), Some("hello world"));
+///     assert_eq!(executed, n_executed);
+/// }
+/// # });
+/// ```
 pub trait Op: Sized + Send + Sync + 'static {
     /// Names a result: equal keys mean results of which either will do. Also the digest of a content.
     type Key: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static;
@@ -26,6 +86,13 @@ pub trait Op: Sized + Send + Sync + 'static {
     /// Returns what people call this vertex.
     fn name(&self) -> String {
         String::new()
+    }
+
+    /// Returns where a report of progress is filed: it takes the place of the phase's earlier report in that slot, in what
+    /// those are told who come late. `None`: it is kept beside all others. So a counter takes one slot, and the last
+    /// lines of an endless output as many as they are to be.
+    fn slot(_progress: &Self::Progress) -> Option<u64> {
+        None
     }
 
     /// Returns what this op is, inputs aside: vertices of equal digests and equal inputs are one vertex, in whatever

@@ -5,12 +5,14 @@
 //! never starve the big. Among jobs the one that has been served least comes first, within a job the longest path.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 
 use crate::limits::{Limits, Resources};
 
-/// Units taken from each pool, by the pool's index, each pool once. Empty for most.
-pub(crate) type Demand = Box<[(usize, u32)]>;
+/// Units taken from each pool, by the pool's index, each pool once.
+///
+/// Boxed, it is half as large where nothing is taken.
+pub(crate) type Demand = Option<Box<Vec<(usize, u32)>>>;
 
 /// Who is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,15 +31,46 @@ struct Queue<T> {
     job: JobId,
     /// The pools that each entry takes from, one bit each.
     pools: u64,
-    entries: BinaryHeap<Entry<T>>,
+    entries: Ranked<T>,
+}
+
+/// Entries by rank. What comes in order stays in order, and only the rest is sorted: of a whole graph that is wanted at
+/// once nearly all comes in order.
+struct Ranked<T> {
+    in_order: VecDeque<Entry<T>>,
+    others: BinaryHeap<Entry<T>>,
+}
+
+impl<T> Ranked<T> {
+    fn new() -> Self {
+        Self { in_order: VecDeque::new(), others: BinaryHeap::new() }
+    }
+
+    fn push(&mut self, entry: Entry<T>) {
+        if self.in_order.back().is_none_or(|last| entry < *last) {
+            self.in_order.push_back(entry);
+        } else {
+            self.others.push(entry);
+        }
+    }
+
+    fn peek(&self) -> Option<&Entry<T>> {
+        self.in_order.front().max(self.others.peek())
+    }
+
+    fn pop(&mut self) -> Option<Entry<T>> {
+        if self.in_order.front() > self.others.peek() { self.in_order.pop_front() } else { self.others.pop() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.in_order.is_empty() && self.others.is_empty()
+    }
 }
 
 pub(crate) struct Entry<T> {
     pub(crate) priority: u64,
     /// Of entries of equal priority that with the lower one goes first; no two are equal.
     pub(crate) tie: u64,
-    /// What it adds to the work of its job.
-    pub(crate) cost: u64,
     pub(crate) demand: Demand,
     pub(crate) item: T,
 }
@@ -81,16 +114,20 @@ impl<T> ReadyQueue<T> {
     }
 
     pub(crate) fn push(&mut self, job: JobId, entry: Entry<T>) {
-        let pools = entry.demand.iter().fold(0, |pools, (pool, _)| pools | 1 << pool);
-        match self.queues.iter_mut().find(|queue| queue.pools == pools && queue.job == job) {
-            Some(queue) => queue.entries.push(entry),
-            None => self.queues.push(Queue { job, pools, entries: BinaryHeap::from([entry]) }),
-        }
+        let pools = entry.demand.iter().flat_map(|demand| &**demand).fold(0, |pools, (pool, _)| pools | 1 << pool);
+        let known = self.queues.iter().position(|queue| queue.pools == pools && queue.job == job);
+        let place = known.unwrap_or_else(|| {
+            self.queues.push(Queue { job, pools, entries: Ranked::new() });
+            self.queues.len() - 1
+        });
+        self.queues[place].entries.push(entry);
     }
 
     /// Takes out the first entry that may start now, and occupies what it needs. Those that are no longer `wanted` are
     /// thrown away.
-    pub(crate) fn pop(&mut self, wanted: impl Fn(&T) -> bool) -> Option<Entry<T>> {
+    ///
+    /// `cost` is what an entry adds to the work of its job.
+    pub(crate) fn pop(&mut self, wanted: impl Fn(&T) -> bool, cost: impl Fn(&T) -> u64) -> Option<Entry<T>> {
         let mut reserved = 0;
         loop {
             for queue in &mut self.queues {
@@ -106,23 +143,23 @@ impl<T> ReadyQueue<T> {
             let queues = self.queues.iter_mut().filter(|queue| queue.pools & reserved == 0);
             let queue = queues.max_by(|a, b| rank(a).cmp(&rank(b)))?;
             let head = queue.entries.peek()?;
-            if head.demand.iter().any(|(pool, amount)| self.free[*pool] < *amount) {
+            if head.demand.iter().flat_map(|demand| &**demand).any(|(pool, amount)| self.free[*pool] < *amount) {
                 // All its pools, not just the exhausted one: else, when that one is free, another is not.
                 reserved |= queue.pools;
                 continue;
             }
             let entry = queue.entries.pop()?;
-            for (pool, amount) in &entry.demand {
+            for (pool, amount) in entry.demand.iter().flat_map(|demand| &**demand) {
                 self.free[*pool] -= amount;
             }
-            *self.served.entry(queue.job).or_insert(0) += entry.cost;
+            *self.served.entry(queue.job).or_insert(0) += cost(&entry.item);
             return Some(entry);
         }
     }
 
     /// Gives back what a popped entry occupies.
     pub(crate) fn release(&mut self, demand: &Demand) {
-        for (pool, amount) in demand {
+        for (pool, amount) in demand.iter().flat_map(|demand| &**demand) {
             self.free[*pool] += amount;
         }
     }
@@ -146,6 +183,6 @@ impl<T> ReadyQueue<T> {
                 None => demand.push((pool, (*amount).min(size))),
             }
         }
-        demand.into_boxed_slice()
+        (!demand.is_empty()).then(|| Box::new(demand))
     }
 }

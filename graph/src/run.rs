@@ -14,6 +14,7 @@ use crate::core::node::{BuildId, Owner};
 use crate::dag::{Dag, VertexId};
 use crate::drive::{Driver, Sink};
 use crate::event::{Event, Report, Settled};
+use crate::few::ById;
 use crate::op::Op;
 use crate::ready::JobId;
 use crate::stop::Stop;
@@ -29,7 +30,8 @@ pub enum OnFailure {
 
 /// Settles every vertex of `dag`, and tells `events` how it goes.
 ///
-/// When `stop` is requested nothing more starts; the run returns when what runs has ended. The future should be awaited
+/// When `stop` is requested nothing more starts; the run returns when what runs has ended, and caches have what they were
+/// to keep; when it is forced it does not wait for caches. The future should be awaited
 /// to its end: dropping it drops the ops' futures wherever they are.
 ///
 /// # Panics
@@ -47,7 +49,7 @@ pub async fn run<O: Op>(
         stop: stop.clone(),
         heard: 0,
         build: None,
-        started_at: vec![None; n_vertices],
+        started_at: ById::default(),
         settled: std::iter::repeat_with(|| None).take(n_vertices).collect(),
         is_finished: false,
         is_deaf: false,
@@ -58,7 +60,9 @@ pub async fn run<O: Op>(
     sink.build = Some(build);
     loop {
         driver.start_ready(&mut sink).await;
-        if driver.panic.is_some() || (sink.is_finished && driver.is_idle()) {
+        // Who is in a hurry does not wait for slow caches.
+        let is_idle = driver.is_idle() || (sink.heard == 2 && driver.core.only_writes());
+        if driver.panic.is_some() || (sink.is_finished && is_idle) {
             break;
         }
         assert!(!driver.is_idle(), "the solver is stuck: {:?}", driver.core.census());
@@ -77,7 +81,7 @@ pub async fn run<O: Op>(
         }
         resume_unwind(panic);
     }
-    Report::new(sink.settled, dag.vertices())
+    Report::new(sink.settled)
 }
 
 /// Keeps what the report will say.
@@ -86,8 +90,8 @@ struct Run<O: Op, E> {
     /// The level of the stop that the core was told of.
     heard: u8,
     build: Option<BuildId>,
-    /// When each vertex's first phase started.
-    started_at: Vec<Option<Instant>>,
+    /// Of what is not settled: when its first phase started.
+    started_at: ById<VertexId, Instant>,
     settled: Vec<Option<Settled<O>>>,
     is_finished: bool,
     /// An op panicked: there is no more to tell.
@@ -115,13 +119,15 @@ impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
         let vertex = note.vertex;
         match note.what {
             What::Started(phase, _) => {
-                self.started_at[vertex.index()].get_or_insert_with(Instant::now);
+                self.started_at.entry(vertex).or_insert_with(Instant::now);
                 (self.events)(Event::Started { vertex, phase });
             }
-            What::CacheFailed(error) => (self.events)(Event::CacheFailed { vertex, error: &error }),
+            What::CacheFailed(error) | What::NotKept(error) => {
+                (self.events)(Event::CacheFailed { vertex, error: &error });
+            }
             What::Settled(outcome) => {
-                let key = core.node(note.node).and_then(|node| node.key.clone());
-                let duration = self.started_at[vertex.index()].map_or(Duration::ZERO, |start| start.elapsed());
+                let key = core.key(note.node).cloned();
+                let duration = self.started_at.remove(&vertex).map_or(Duration::ZERO, |start| start.elapsed());
                 let settled = self.settled[vertex.index()].insert(Settled { key, outcome, duration });
                 (self.events)(Event::Settled { vertex, settled });
             }

@@ -2,39 +2,85 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::core::node::{BuildId, Owner};
 use crate::dag::{Dag, VertexId};
 use crate::drive::Driver;
-use crate::error::{BuildError, DuplicateJob, UnknownJob};
+use crate::error::{BuildError, OpenError, UnknownJob};
 use crate::export::{Export, ExportMode};
 use crate::op::Op;
 use crate::ready::JobId;
 use crate::run::OnFailure;
 use crate::status::{Histories, JobEvent, StatusStream};
 use crate::stop::Stop;
+use crate::sync::{self, Arc, Mutex, lock};
 
 mod message;
+mod registry;
 
 use message::{Msg, Ticket};
+use registry::Registry;
 
 /// Solves graphs for many jobs at a time. Clones are handles to the same solver, which lives as long as one of them or
 /// of its jobs.
 ///
-/// ```no_run
-/// # use larder_graph::{BuildError, Config, Dag, JobOptions, Op, Solver, VertexId};
-/// # async fn demo<O: Op<Error: std::error::Error + 'static>>(dag: Dag<O>, target: VertexId)
-/// # -> Result<(), Box<dyn std::error::Error>> {
-/// let solver = Solver::new(Config::new());
-/// let job = solver.job("release", JobOptions::default())?;
-/// let built = job.build(dag, &[target]).await?;
-/// job.discard();
-/// # Ok(())
+/// ```
+/// # use std::{convert::Infallible, sync::Arc};
+/// # use larder_graph::*;
+/// # struct Answer;
+/// # impl Op for Answer {
+/// #     type Key = u8;
+/// #     type Output = Arc<u8>;
+/// #     type Error = Infallible;
+/// #     type Progress = ();
+/// #     async fn cache_map(&self, _: usize, _: &Context<Self>) -> Result<Option<CacheMap<u8>>, Infallible> {
+/// #         Ok(Some(CacheMap::leaf(42).last()))
+/// #     }
+/// #     async fn execute(&self, key: &u8, _: Inputs<Self>, _: &Context<Self>) -> Result<Arc<u8>, Infallible> {
+/// #         Ok(Arc::new(*key))
+/// #     }
 /// # }
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// # let graph = || { let mut builder = DagBuilder::new(); let id = builder.add(Answer); (builder.build().unwrap(), id) };
+/// let cache = MemoryCache::new();
+/// let solver = Solver::new(Config::new().cache(cache.clone()));
+/// let job = solver.job("release", JobOptions::default())?;
+/// assert_eq!(solver.job("release", JobOptions::default()).err(), Some(OpenError::Duplicate("release".into())));
+/// job.set_value("asked by", "a test");
+///
+/// let (dag, target) = graph();
+/// let built = job.build(dag, &[target]).await.expect("nothing fails here");
+/// assert_eq!(*built.outputs[0], 42);
+///
+/// // What it came to can be taken elsewhere.
+/// let elsewhere = MemoryCache::<Answer>::new();
+/// elsewhere.import(&job.export(&built, ExportMode::Max).await);
+/// assert_eq!(elsewhere.len(), cache.len());
+///
+/// // All that happened, told to who asks only now; ends with the job.
+/// let mut status = job.status();
+/// job.discard();
+/// let mut n_completed = 0;
+/// while let Some(event) = status.next().await {
+///     n_completed += i32::from(matches!(event.told, Told::Ended(End::Completed)));
+/// }
+/// assert_eq!(n_completed, 1);
+///
+/// // A cancelled job ends at once, and a closed solver opens no other.
+/// let job = solver.job("another", JobOptions { on_failure: OnFailure::KeepGoing, ..JobOptions::default() })?;
+/// job.cancel();
+/// let (dag, target) = graph();
+/// assert!(matches!(job.build(dag, &[target]).await, Err(BuildError::Cancelled)));
+/// solver.close().await;
+/// assert!(solver.get("another")?.stop().is_requested());
+/// assert!(solver.job("late", JobOptions::default()).is_err());
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
 /// ```
 pub struct Solver<O: Op> {
     shared: Arc<Shared<O>>,
@@ -42,13 +88,10 @@ pub struct Solver<O: Op> {
 
 struct Shared<O: Op> {
     messages: mpsc::UnboundedSender<Msg<O>>,
-    registry: Mutex<Registry<O>>,
-}
-
-struct Registry<O: Op> {
-    jobs: HashMap<String, Weak<JobInner<O>>>,
-    n_jobs: u32,
-    n_tickets: u64,
+    registry: Registry<JobInner<O>>,
+    n_tickets: AtomicU64,
+    /// Cancelled when the loop is gone.
+    gone: CancellationToken,
 }
 
 impl<O: Op> Solver<O> {
@@ -58,33 +101,41 @@ impl<O: Op> Solver<O> {
     /// Outside a runtime.
     pub fn new(config: Config<O>) -> Self {
         let (messages, inbox) = mpsc::unbounded_channel();
-        // The loop ends by itself: when no handle is left, and what runs has been asked to end and has ended.
-        tokio::spawn(serve(Driver::new(config), inbox));
-        let registry = Registry { jobs: HashMap::new(), n_jobs: 0, n_tickets: 0 };
-        Self { shared: Arc::new(Shared { messages, registry: Mutex::new(registry) }) }
+        let gone = CancellationToken::new();
+        // The loop ends when it is closed or no handle is left, and what runs has been asked to end and has ended.
+        let guard = gone.clone().drop_guard();
+        tokio::spawn(async move {
+            serve(Driver::new(config), inbox).await;
+            drop(guard);
+        });
+        Self { shared: Arc::new(Shared { messages, registry: Registry::new(), n_tickets: AtomicU64::new(0), gone }) }
     }
 
     /// Opens a job of this name.
-    pub fn job(&self, name: impl Into<String>, options: JobOptions) -> Result<Job<O>, DuplicateJob> {
+    pub fn job(&self, name: impl Into<String>, options: JobOptions) -> Result<Job<O>, OpenError> {
         let name = name.into();
-        let mut registry = self.shared.lock();
-        if registry.jobs.get(&name).is_some_and(|job| job.strong_count() > 0) {
-            return Err(DuplicateJob(name));
-        }
-        let id = JobId(registry.n_jobs);
-        registry.n_jobs += 1;
-        let (shared, values) = (Arc::clone(&self.shared), Mutex::default());
-        let inner = Arc::new(JobInner { id, name: name.clone(), options, stop: Stop::new(), values, shared });
-        registry.jobs.insert(name, Arc::downgrade(&inner));
-        drop(registry);
-        inner.shared.send(Msg::Open(id, options.keeps_history));
-        Ok(Job { inner })
+        let make = |id| {
+            let (shared, values) = (Arc::clone(&self.shared), Mutex::default());
+            JobInner { id: JobId(id), name: name.clone(), options, stop: Stop::new(), values, shared }
+        };
+        let announce = |job: &JobInner<O>| self.shared.send(Msg::Open(job.id, options.keeps_history));
+        Ok(Job { inner: self.shared.registry.open(&name, make, announce)? })
     }
 
     /// Returns another handle to an open job. Looks now, and does not wait for one to be opened.
     pub fn get(&self, name: &str) -> Result<Job<O>, UnknownJob> {
-        let inner = self.shared.lock().jobs.get(name).and_then(Weak::upgrade);
+        let inner = self.shared.registry.get(name);
         inner.map(|inner| Job { inner }).ok_or_else(|| UnknownJob(name.to_owned()))
+    }
+
+    /// Ends the solver in order, for all who have a handle: no job can be opened any more, every job is
+    /// [cancelled](Job::cancel), and this returns when what ran has ended and caches have what they were to keep. A job
+    /// that is in a hurry may still be [forced](Stop::force). Closed twice, both wait.
+    ///
+    /// Without it the same happens when the last handle and job are dropped, but nobody can wait for it.
+    pub async fn close(&self) {
+        self.shared.registry.close(|| self.shared.send(Msg::Close));
+        self.shared.gone.cancelled().await;
     }
 
     /// Waits until the solver has taken in all that was asked of it so far, and returns how many vertices, builds,
@@ -106,10 +157,6 @@ impl<O: Op> Shared<O> {
     fn send(&self, message: Msg<O>) {
         // Without a runtime there is no loop, and nobody to wait for it.
         let _ = self.messages.send(message);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Registry<O>> {
-        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -171,11 +218,7 @@ impl<O: Op> Job<O> {
         if inner.stop.is_requested() {
             return Err(BuildError::Cancelled);
         }
-        let ticket = {
-            let mut registry = inner.shared.lock();
-            registry.n_tickets += 1;
-            Ticket(registry.n_tickets)
-        };
+        let ticket = Ticket(inner.shared.n_tickets.fetch_add(1, Ordering::Relaxed));
         let (reply, mut answer) = oneshot::channel();
         let is_fail_fast = inner.options.on_failure == OnFailure::Stop;
         let targets = targets.to_vec();
@@ -220,13 +263,13 @@ impl<O: Op> Job<O> {
 
     /// Attaches a value under a name; a name may have several.
     pub fn set_value(&self, name: impl Into<String>, value: impl Any + Send + Sync) {
-        let mut values = self.inner.values.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut values = lock(&self.inner.values);
         values.entry(name.into()).or_default().push(Arc::new(value));
     }
 
     /// Visits the values of a name that are of type `T`, in the order in which they were attached.
     pub fn each_value<T: Any + Send + Sync>(&self, name: &str, mut visit: impl FnMut(&T)) {
-        let values = self.inner.values.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let values = lock(&self.inner.values).get(name).cloned();
         values.iter().flatten().filter_map(|value| value.downcast_ref()).for_each(&mut visit);
     }
 
@@ -257,12 +300,7 @@ impl<O: Op> Clone for Job<O> {
 impl<O: Op> JobInner<O> {
     fn end(&self) {
         self.stop.request();
-        let mut registry = self.shared.lock();
-        // The name may be another's by now.
-        if registry.jobs.get(&self.name).is_some_and(|job| std::ptr::eq(job.as_ptr(), self)) {
-            registry.jobs.remove(&self.name);
-        }
-        drop(registry);
+        self.shared.registry.remove(&self.name, self);
         self.shared.send(Msg::Discard(self.id));
     }
 }
@@ -288,8 +326,9 @@ impl<O: Op> Drop for CancelOnDrop<'_, O> {
 
 async fn serve<O: Op>(mut driver: Driver<O>, mut inbox: mpsc::UnboundedReceiver<Msg<O>>) {
     let mut office = message::Office::new();
+    // Whether there may be more messages.
     let mut is_open = true;
-    while is_open || !driver.is_idle() {
+    while !driver.is_idle() || (is_open && !office.is_closed) {
         driver.start_ready(&mut office.histories).await;
         office.reply(&mut driver);
         tokio::select! {
@@ -298,9 +337,7 @@ async fn serve<O: Op>(mut driver: Driver<O>, mut inbox: mpsc::UnboundedReceiver<
                 Some(message) => office.take(&mut driver, message),
                 None => is_open = false,
             },
-            arrival = driver.arrival(), if is_open || !driver.is_idle() => {
-                driver.take_in(arrival, &mut office.histories);
-            }
+            arrival = driver.arrival() => driver.take_in(arrival, &mut office.histories),
         }
         office.reply(&mut driver);
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -14,10 +15,13 @@ use crate::core::event::{Note, What};
 use crate::core::node::{BuildId, Owner};
 use crate::dag::VertexId;
 use crate::drive::Sink;
-use crate::error::Failure;
-use crate::event::Outcome;
+use crate::event::{Outcome, Settled};
 use crate::op::{Op, Phase};
 use crate::ready::JobId;
+
+mod history;
+
+pub use history::History;
 
 /// A vertex as a job knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -51,26 +55,14 @@ pub enum Told<O: Op> {
     Started(Phase),
     /// A cache has the result, which may never be needed.
     Found,
-    /// The op tells of its work. Who comes to wait for a running op is told all that it has told so far.
+    /// The op tells of its work. Who comes to wait for a running op is told what it has told so far, without what was
+    /// replaced since ([`Op::slot`]); and so is who comes late to the stream.
     Progress(Arc<O::Progress>),
     /// A cache could not be asked or written.
     CacheFailed(Arc<O::Error>),
-    /// The vertex is done with. Comes last, and once, at the latest when its build ends.
-    Ended(End<O>),
-}
-
-/// How a vertex ended for a job.
-pub enum End<O: Op> {
-    /// The result was there, or another vertex made it, or it was known to be in a cache and not needed.
-    Cached,
-    /// The result was made.
-    Completed,
-    /// It could not be made.
-    Failed(Arc<Failure<O::Error>>),
-    /// It was not tried because this vertex failed.
-    Skipped(VertexId),
-    /// It was not finished, because the job was cancelled or had no use for it any more.
-    Cancelled,
+    /// The vertex is done with. Comes last, and once, at the latest when its build ends; only that a slow cache could
+    /// not keep the result may be told later.
+    Ended(Box<Settled<O>>),
 }
 
 /// The events of one job, from its first on. Ends when the job is discarded.
@@ -87,6 +79,11 @@ impl<O: Op> StatusStream<O> {
     pub async fn next(&mut self) -> Option<Arc<JobEvent<O>>> {
         self.events.recv().await
     }
+
+    /// Returns the next event if it is there already. After a build has ended all that happened in it is.
+    pub fn try_next(&mut self) -> Option<Arc<JobEvent<O>>> {
+        self.events.try_recv().ok()
+    }
 }
 
 impl<O: Op> futures_core::Stream for StatusStream<O> {
@@ -99,19 +96,26 @@ impl<O: Op> futures_core::Stream for StatusStream<O> {
 
 /// Keeps what every job was told.
 pub(crate) struct Histories<O: Op> {
-    jobs: HashMap<JobId, History<O>>,
+    jobs: HashMap<JobId, Listed<O>>,
     /// By flight: what its op told so far.
-    logs: HashMap<FlightId, Vec<Arc<O::Progress>>>,
-    /// Vertices that were told of and have not ended; and whether a cache has them.
-    open: HashMap<BuildId, BTreeMap<VertexId, bool>>,
+    logs: HashMap<FlightId, History<u64, Arc<O::Progress>>>,
+    /// Vertices that were told of and have not ended.
+    open: HashMap<BuildId, BTreeMap<VertexId, Open>>,
     /// Builds that are finished, for who drives the core.
     pub(crate) finished: Vec<BuildId>,
 }
 
-struct History<O: Op> {
+/// What is known of a vertex that has not ended.
+struct Open {
+    since: Instant,
+    /// Whether a cache has it.
+    is_found: bool,
+}
+
+struct Listed<O: Op> {
     /// Whether who comes late is told what was before.
     is_kept: bool,
-    events: Vec<Arc<JobEvent<O>>>,
+    events: History<(StatusVertex, u64), Arc<JobEvent<O>>>,
     readers: Vec<mpsc::UnboundedSender<Arc<JobEvent<O>>>>,
 }
 
@@ -121,7 +125,7 @@ impl<O: Op> Histories<O> {
     }
 
     pub(crate) fn add(&mut self, job: JobId, is_kept: bool) {
-        self.jobs.insert(job, History { is_kept, events: Vec::new(), readers: Vec::new() });
+        self.jobs.insert(job, Listed { is_kept, events: History::new(), readers: Vec::new() });
     }
 
     /// Ends the streams of a job's readers.
@@ -131,7 +135,7 @@ impl<O: Op> Histories<O> {
 
     pub(crate) fn read(&mut self, job: JobId, reader: mpsc::UnboundedSender<Arc<JobEvent<O>>>) {
         let Some(history) = self.jobs.get_mut(&job) else { return };
-        for event in &history.events {
+        for event in history.events.iter() {
             let _ = reader.send(Arc::clone(event));
         }
         history.readers.push(reader);
@@ -139,12 +143,16 @@ impl<O: Op> Histories<O> {
 
     fn push(&mut self, core: &Core<O>, build: BuildId, vertex: VertexId, told: Told<O>) {
         let vertex = StatusVertex { build: build.0, vertex };
+        let slot = match &told {
+            Told::Progress(progress) => O::slot(progress).map(|slot| (vertex, slot)),
+            _ => None,
+        };
         let event = Arc::new(JobEvent { vertex, at: Instant::now(), told });
         for job in core.jobs(build) {
             let Some(history) = self.jobs.get_mut(&job) else { continue };
             history.readers.retain(|reader| reader.send(Arc::clone(&event)).is_ok());
             if history.is_kept {
-                history.events.push(Arc::clone(&event));
+                history.events.push(slot, Arc::clone(&event));
             }
         }
     }
@@ -163,7 +171,7 @@ impl<O: Op> Histories<O> {
         if open.contains_key(&vertex) {
             return;
         }
-        open.insert(vertex, false);
+        open.insert(vertex, Open { since: Instant::now(), is_found: false });
         let Some(of) = core.build(build) else { return };
         let inputs = of.dag.inputs(vertex).map(|(vertex, _)| StatusVertex { build: build.0, vertex }).collect();
         self.push(core, build, vertex, Told::Vertex { name: of.dag.op(vertex).name(), inputs });
@@ -174,39 +182,42 @@ impl<O: Op> Sink<O> for Histories<O> {
     fn note(&mut self, core: &Core<O>, note: Note<O>) {
         let (build, vertex) = (note.build, note.vertex);
         if matches!(note.what, What::Finished) {
-            for (vertex, is_found) in self.open.remove(&build).unwrap_or_default() {
-                self.push(core, build, vertex, Told::Ended(if is_found { End::Cached } else { End::Cancelled }));
+            for (vertex, open) in self.open.remove(&build).unwrap_or_default() {
+                let outcome = if open.is_found { Outcome::Found } else { Outcome::Stopped };
+                let settled = Settled { key: None, outcome, duration: open.since.elapsed() };
+                self.push(core, build, vertex, Told::Ended(Box::new(settled)));
             }
             return self.finished.push(build);
         }
         if !self.is_heard(core, build) {
             return;
         }
+        if let What::NotKept(error) = note.what {
+            return self.push(core, build, vertex, Told::CacheFailed(error));
+        }
         self.introduce(core, build, vertex);
         match note.what {
             What::Started(phase, flight) => {
                 self.push(core, build, vertex, Told::Started(phase));
-                for progress in self.logs.get(&flight).cloned().unwrap_or_default() {
+                let told: Vec<_> = self.logs.get(&flight).into_iter().flat_map(History::iter).cloned().collect();
+                for progress in told {
                     self.push(core, build, vertex, Told::Progress(progress));
                 }
             }
             What::Found => {
-                self.open.entry(build).or_default().insert(vertex, true);
+                if let Some(open) = self.open.entry(build).or_default().get_mut(&vertex) {
+                    open.is_found = true;
+                }
                 self.push(core, build, vertex, Told::Found);
             }
             What::CacheFailed(error) => self.push(core, build, vertex, Told::CacheFailed(error)),
             What::Settled(outcome) => {
-                self.open.entry(build).or_default().remove(&vertex);
-                let end = match outcome {
-                    Outcome::Loaded(_) => End::Cached,
-                    Outcome::Executed(_) => End::Completed,
-                    Outcome::Failed(failure) => End::Failed(failure),
-                    Outcome::Skipped { because } => End::Skipped(because),
-                    Outcome::Stopped => End::Cancelled,
-                };
-                self.push(core, build, vertex, Told::Ended(end));
+                let open = self.open.entry(build).or_default().remove(&vertex);
+                let duration = open.map_or(Duration::ZERO, |open| open.since.elapsed());
+                let key = core.key(note.node).cloned();
+                self.push(core, build, vertex, Told::Ended(Box::new(Settled { key, outcome, duration })));
             }
-            What::Finished => {}
+            What::NotKept(_) | What::Finished => {}
         }
     }
 
@@ -216,7 +227,7 @@ impl<O: Op> Sink<O> for Histories<O> {
             return;
         }
         let progress = Arc::new(progress);
-        self.logs.entry(flight).or_default().push(Arc::clone(&progress));
+        self.logs.entry(flight).or_default().push(O::slot(&progress), Arc::clone(&progress));
         for (build, vertex) in core.audience(flight) {
             self.push(core, build, vertex, Told::Progress(Arc::clone(&progress)));
         }

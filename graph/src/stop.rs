@@ -3,6 +3,17 @@
 use tokio_util::sync::CancellationToken;
 
 /// A request to end, shared by everybody who holds a clone. It has two levels and is never taken back.
+///
+/// ```
+/// use larder_graph::Stop;
+///
+/// let all = Stop::new();
+/// let (one, other) = (all.child(), all.child());
+/// one.request();
+/// assert!(one.is_requested() && !other.is_requested());
+/// all.force();
+/// assert!(one.is_forced() && other.is_forced());
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     request: CancellationToken,

@@ -149,8 +149,8 @@ impl Op for Scripted {
     ) -> Result<Arc<str>, ScriptedError> {
         self.record(Record::Entered(cx.vertex(), Phase::Execute));
         if self.recorder.is_some() {
-            let direct = inputs.direct().map(|(vertex, _)| vertex).collect();
-            let closure = inputs.closure().into_iter().map(|(vertex, _)| vertex).collect();
+            let direct = inputs.direct().filter_map(|(vertex, _)| vertex).collect();
+            let closure = inputs.closure().into_iter().filter_map(|(vertex, _)| vertex).collect();
             self.record(Record::Given { vertex: cx.vertex(), direct, closure });
         }
         if self.script.reports {

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::digest::Sha256Digest;
+use crate::fault::{self, fs};
 pub(crate) use partial::{Earlier, Partial};
 
 /// A directory of downloads. Clones share it.
@@ -77,13 +78,20 @@ impl Blobs {
 
     /// Makes the directory if it is absent; without it nothing can be downloaded.
     pub fn create(&self) -> io::Result<()> {
-        ["sha256", "first-seen", "partial"].iter().try_for_each(|part| fs_err::create_dir_all(self.dir.join(part)))
+        ["sha256", "first-seen", "partial"].iter().try_for_each(|part| fs::create_dir_all(self.dir.join(part)))
     }
 
     /// Returns the file with the bytes of `digest`, if it is there. They are not read again: only [`crate::fetch`]
     /// puts files here, and it checks them first.
     pub fn get(&self, digest: &Sha256Digest) -> Option<PathBuf> {
         Some(self.place(digest)).filter(|path| path.is_file())
+    }
+
+    /// Returns the digests of all files that are there; none if they cannot be listed.
+    pub fn digests(&self) -> Vec<Sha256Digest> {
+        let folders = fs_err::read_dir(self.dir.join("sha256")).into_iter().flatten().flatten();
+        let files = folders.filter_map(|folder| fs_err::read_dir(folder.path()).ok()).flatten().flatten();
+        files.filter_map(|file| file.file_name().to_str()?.parse().ok()).collect()
     }
 
     /// Returns what was first seen for `identity`.
@@ -116,6 +124,7 @@ impl Blobs {
         file.write_all(b"\n")?;
         file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
         file.as_file().sync_all()?;
+        fault::point("first-seen record: persist")?;
         match file.persist_noclobber(&path) {
             Ok(_) => {
                 self.flush("first-seen")?;
@@ -130,11 +139,13 @@ impl Blobs {
 
     /// Makes a temporary file on the file system of the blobs. It is gone when dropped.
     pub(crate) fn temporary(&self) -> io::Result<NamedTempFile> {
+        fault::point("blobs: temporary file")?;
         tempfile::Builder::new().prefix(".tmp-").tempfile_in(self.dir.join("partial"))
     }
 
     /// Makes a temporary directory on the file system of the blobs. It is gone when dropped.
     pub(crate) fn temporary_dir(&self) -> io::Result<tempfile::TempDir> {
+        fault::point("blobs: temporary directory")?;
         tempfile::Builder::new().prefix(".tmp-").tempdir_in(self.dir.join("partial"))
     }
 
@@ -143,15 +154,16 @@ impl Blobs {
     pub(crate) fn publish(&self, from: &Path, digest: &Sha256Digest) -> io::Result<PathBuf> {
         let place = self.place(digest);
         if place.is_file() {
-            fs_err::remove_file(from)?;
+            fs::remove_file(from)?;
             return Ok(place);
         }
         let file = File::open(from)?;
         file.set_permissions(PermissionsExt::from_mode(0o444))?;
+        fault::point("blob: flush")?;
         file.sync_all()?;
         let (folder, _) = Self::folder_and_name(digest);
-        fs_err::create_dir_all(self.dir.join(&folder))?;
-        fs_err::rename(from, &place)?;
+        fs::create_dir_all(self.dir.join(&folder))?;
+        fs::rename(from, &place)?;
         self.flush(&folder)?;
         Ok(place)
     }
@@ -168,6 +180,7 @@ impl Blobs {
 
     /// Makes the names in a folder survive a loss of power.
     fn flush(&self, folder: &str) -> io::Result<()> {
+        fault::point("blobs: flush a folder")?;
         File::open(self.dir.join(folder))?.sync_all()
     }
 }

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use fs_err as fs;
-
 use crate::digest::{Hasher, Sha256Digest};
+use crate::store::manifest::{Item, Manifest};
+use crate::store::scan;
 
 /// The directories at the top of an installed package that dependants compile and link against. `libs` is not among
 /// them: R loads it, compilers do not see it.
@@ -16,32 +16,39 @@ const INTERFACE_DIRS: [&str; 4] = ["include", "lib", "lib64", "usrlib"];
 ///
 /// The package's version is not part of it: a release that changes no header is then no reason to recompile. A
 /// header that has the version in it is another matter, and counts.
-pub fn interface(tree: &Path) -> io::Result<Sha256Digest> {
+pub fn interface(tree: &Manifest) -> Sha256Digest {
+    let mut items: Vec<_> = tree.iter().filter(|(path, _)| is_interface(path)).collect();
+    // By component, as a walk sorted by name comes across them; a manifest is sorted by bytes.
+    items.sort_by_key(|(path, _)| *path);
     let mut hasher = Hasher::default();
-    for item in walkdir::WalkDir::new(tree).min_depth(1).sort_by_file_name() {
-        let item = item?;
-        let path = item.path().strip_prefix(tree).unwrap_or(item.path());
-        let is_below =
-            path.components().next().is_some_and(|top| INTERFACE_DIRS.iter().any(|dir| top.as_os_str() == *dir));
-        let is_static = path.extension().is_some_and(|ending| ending == "a");
-        if item.file_type().is_dir() || !(is_below || is_static) {
-            continue;
-        }
-        let content = if item.file_type().is_symlink() {
-            Sha256Digest::of(fs::read_link(item.path())?.as_os_str().as_encoded_bytes())
-        } else {
-            Sha256Digest::of_reader(fs::File::open(item.path())?)?
+    for (path, item) in items {
+        let content = match item {
+            Item::Folder => continue,
+            Item::File { digest, .. } => *digest,
+            Item::Symlink { target } => Sha256Digest::of(target),
         };
         for field in [path.as_os_str().as_encoded_bytes(), content.to_string().as_bytes()] {
             hasher.update(field);
             hasher.update(&[0]);
         }
     }
-    Ok(hasher.finish())
+    hasher.finish()
+}
+
+/// As [`interface`], but of a tree on the disk, of which only what counts is read.
+pub fn interface_of(tree: &Path) -> io::Result<Sha256Digest> {
+    Ok(interface(&scan::manifest(tree, is_interface)?))
+}
+
+fn is_interface(path: &Path) -> bool {
+    let is_below = path.components().next().is_some_and(|top| INTERFACE_DIRS.iter().any(|dir| top.as_os_str() == *dir));
+    is_below || path.extension().is_some_and(|ending| ending == "a")
 }
 
 #[cfg(test)]
 mod tests {
+    use fs_err as fs;
+
     use super::*;
 
     #[test]
@@ -55,15 +62,15 @@ mod tests {
         write("include/demo.h", "int x;");
         write("DESCRIPTION", "Version: 1.0");
         write("libs/demo.so", "one");
-        let before = interface(dir.path()).unwrap();
+        let before = interface_of(dir.path()).unwrap();
         write("DESCRIPTION", "Version: 2.0");
         write("libs/demo.so", "two");
         write("R/demo.rdb", "x");
-        assert_eq!(interface(dir.path()).unwrap(), before);
+        assert_eq!(interface_of(dir.path()).unwrap(), before);
         write("include/demo.h", "int y;");
-        let changed = interface(dir.path()).unwrap();
+        let changed = interface_of(dir.path()).unwrap();
         assert_ne!(changed, before);
         write("extra/libdemo.a", "x");
-        assert_ne!(interface(dir.path()).unwrap(), changed);
+        assert_ne!(interface_of(dir.path()).unwrap(), changed);
     }
 }

@@ -5,18 +5,21 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use crate::fault::{self, fs};
 use serde::{Deserialize, Serialize};
 
 /// Writes `bytes` to `path` so that readers, and whoever looks after a crash, see the old content or the new.
 /// The bytes are flushed to the disk before they get their name.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
+    fault::point("write_atomically: temporary file")?;
     let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
     file.write_all(bytes)?;
+    fault::point("write_atomically: flush")?;
     file.as_file().sync_data()?;
     // `tempfile` makes files for the owner's eyes only; a store may serve others.
     file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
+    fault::point("write_atomically: persist")?;
     file.persist(path)
         .map_err(|error| io::Error::new(error.error.kind(), format!("{}: {}", path.display(), error.error)))?;
     Ok(())
@@ -82,14 +85,55 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
     if !kind.is_dir() {
         return fs::remove_file(path);
     }
-    match fs::remove_dir_all(path) {
+    match remove_tree(path) {
         // A build may leave directories that even their owner may not write.
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             for item in walkdir::WalkDir::new(path).into_iter().flatten().filter(|item| item.file_type().is_dir()) {
                 fs::set_permissions(item.path(), PermissionsExt::from_mode(0o755))?;
             }
-            fs::remove_dir_all(path)
+            remove_tree(path)
         }
         other => other,
+    }
+}
+
+/// Removes a tree of any depth. The standard library holds a descriptor and a stack frame for each level, and a build
+/// may leave any number of levels: so what is deep is first moved to the top, piece by piece.
+fn remove_tree(tree: &Path) -> io::Result<()> {
+    const DEPTH_MAX: usize = 100;
+    let mut unseen = vec![tree.to_owned()];
+    while let Some(dir) = unseen.pop() {
+        let deep = walkdir::WalkDir::new(dir).min_depth(DEPTH_MAX).max_depth(DEPTH_MAX).into_iter().flatten();
+        let deep: Vec<_> = deep.filter(|item| item.file_type().is_dir()).collect();
+        for item in deep {
+            // A directory may take the place of an empty one.
+            let place = tempfile::tempdir_in(tree)?.keep();
+            fs::rename(item.path(), &place)?;
+            unseen.push(place);
+        }
+    }
+    fs::remove_dir_all(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_that_is_ten_thousand_folders_deep_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().join("deep");
+        let mut at = rustix::fs::open(dir.path(), rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
+        let mut name = "deep";
+        for _ in 0..10_000 {
+            rustix::fs::mkdirat(&at, name, rustix::fs::Mode::RWXU).unwrap();
+            at = rustix::fs::openat(&at, name, rustix::fs::OFlags::DIRECTORY, rustix::fs::Mode::empty()).unwrap();
+            name = "d";
+        }
+        drop(at);
+        // Where the command does this, threads have 2 MiB for their stack.
+        let removed = std::thread::Builder::new().stack_size(2 << 20).spawn(move || remove_all(&top).map(|()| top));
+        let top = removed.unwrap().join().unwrap().unwrap();
+        assert!(top.symlink_metadata().is_err());
     }
 }

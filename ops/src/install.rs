@@ -15,7 +15,7 @@ use larder_graph::Stop;
 
 use crate::metadata::{UPDATE_RDS, with_fields};
 use crate::package::PackageName;
-use crate::process::{self, Invocation, ProcessError};
+use crate::process::{self, Captured, Invocation, Output, ProcessError};
 use crate::toolchain::Toolchain;
 
 mod makevars;
@@ -36,14 +36,11 @@ pub struct Builder {
     pub makevars: Option<PathBuf>,
     /// How long one build may take.
     pub timeout: Duration,
-    /// Whether compilers are told to leave debug information out.
-    pub debug_info: DebugInfo,
     /// R processes that are ready to install; `None` to start R anew for each package.
     pub warm: Option<Arc<WarmR>>,
 }
 
 /// One build.
-#[derive(Debug)]
 pub struct Build<'a> {
     /// The package.
     pub package: &'a PackageName,
@@ -57,6 +54,10 @@ pub struct Build<'a> {
     pub scratch: &'a Path,
     /// The log, created if need be.
     pub log: &'a Path,
+    /// Who is told what goes into the log while it does.
+    pub output: Output,
+    /// What becomes of debug information in compiled code.
+    pub debug_info: DebugInfo,
 }
 
 /// How a package is installed. Both ways give the same tree.
@@ -154,16 +155,16 @@ impl Builder {
         let is_possible = is_line && !args.iter().any(is_about_start);
         let Some(warm) = self.warm.as_ref().filter(|_| is_possible) else { return Ok(false) };
         let (mut log, begin) = self.open_log(build, INSTALL)?;
-        let task = Task {
+        let mut task = Task {
             toolchain: &self.toolchain,
             env: self.environment(build),
             cwd: build.scratch,
             call: warm::call("tools:::.install_packages", args.iter().map(OsString::as_os_str)),
             dir: build.scratch.join("warm"),
-            log: log.try_clone()?,
+            captured: Captured::new(log.try_clone()?, Arc::clone(&build.output))?,
             timeout: self.timeout,
         };
-        let ended = warm.run(&task, stop).await;
+        let ended = warm.run(&mut task, stop).await;
         match &ended {
             Ok(Ended::Done) => writeln!(log, "larder: {INSTALL}: done by a warm R")?,
             Ok(Ended::Failed) => writeln!(log, "larder: {INSTALL}: a warm R failed")?,
@@ -284,6 +285,7 @@ impl Builder {
             env: self.environment(build).into_iter().chain(more).collect(),
             cwd,
             log,
+            output: Arc::clone(&build.output),
             timeout: self.timeout,
         };
         let ended = process::run(invocation, stop).await;

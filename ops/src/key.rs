@@ -2,6 +2,30 @@
 //!
 //! The definitions here are a file format: another implementation computes the same hashes, and a store that
 //! larder filled must be readable by it. `tests/it/golden.rs` holds them to its vectors.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use larder_ops::digest::Sha256Digest;
+//! use larder_ops::key::{ConfigMap, PackageKey, Reference};
+//! use larder_ops::package::PackageName;
+//!
+//! let key = |name: &str, version: &str, linked: &[&Arc<PackageKey>]| {
+//!     let source = Sha256Digest::of_fields(["standard", name, version, ""]);
+//!     let linked = linked.iter().map(|key| Arc::clone(key)).collect();
+//!     let name = PackageName::parse(name).expect("a good name");
+//!     Arc::new(PackageKey::new(name, version.to_owned(), source, linked, &ConfigMap::default()))
+//! };
+//! let (old, new) = (key("Rcpp", "1.0.14", &[]), key("Rcpp", "1.0.15", &[]));
+//! let (before, after) = (key("later", "1.4.2", &[&old]), key("later", "1.4.2", &[&new]));
+//! // The same source, but not the same build.
+//! assert_eq!(before.reference().source, after.reference().source);
+//! assert_ne!(before.reference().config, after.reference().config);
+//! // A manifest names it by its place in the store.
+//! let text = after.reference().to_string();
+//! assert_eq!(text.parse::<Reference>()?, after.reference());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,13 +89,43 @@ impl<N: Into<String>, V: fmt::Display> FromIterator<(N, V)> for ConfigMap {
 }
 
 /// The identity of one build of one package: its source and what it was built with, down to the last header.
-#[derive(Debug, Clone)]
+///
+/// Written down it is what it is made of; the hashes are made again when it is read, so it cannot contradict itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Spelled", into = "Spelled")]
 pub struct PackageKey {
     package: PackageName,
     version: String,
     reference: Reference,
     config: ConfigMap,
     linked: Vec<Arc<PackageKey>>,
+}
+
+/// A key as it is written down.
+#[derive(Serialize, Deserialize)]
+struct Spelled {
+    package: PackageName,
+    version: String,
+    source: Sha256Digest,
+    #[serde(default, skip_serializing_if = "ConfigMap::is_empty")]
+    special: ConfigMap,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    linked: Vec<Arc<PackageKey>>,
+}
+
+impl From<Spelled> for PackageKey {
+    fn from(spelled: Spelled) -> Self {
+        let Spelled { package, version, source, special, linked } = spelled;
+        Self::new(package, version, source, linked, &special)
+    }
+}
+
+impl From<PackageKey> for Spelled {
+    fn from(key: PackageKey) -> Self {
+        let PackageKey { package, version, reference, mut config, linked } = key;
+        config.0.retain(|name, _| !linked.iter().any(|linked| linked.package == *name.as_str()));
+        Self { package, version, source: reference.source, special: config, linked }
+    }
 }
 
 impl PackageKey {
@@ -130,11 +184,7 @@ impl PackageKey {
     /// Returns the digest by which a dependant's [`ConfigMap`] names this build: the source hash in the plain
     /// case, else a digest over source hash and config hash.
     pub fn digest(&self) -> Sha256Digest {
-        if self.config.is_empty() {
-            return self.reference.source;
-        }
-        let Reference { source, config } = self.reference;
-        Sha256Digest::of(format!("{source}\0{config}").as_bytes())
+        self.reference.digest()
     }
 }
 
@@ -170,6 +220,17 @@ pub enum ReferenceParseError {
     /// A part is not a digest.
     #[error("not a reference (source_hash/config_hash)")]
     Digest(#[from] DigestParseError),
+}
+
+impl Reference {
+    /// Returns the digest by which the [`ConfigMap`] of what links to it names this build, see [`PackageKey::digest`].
+    pub fn digest(self) -> Sha256Digest {
+        let Self { source, config } = self;
+        if config == ConfigMap::default().hash() {
+            return source;
+        }
+        Sha256Digest::of(format!("{source}\0{config}").as_bytes())
+    }
 }
 
 impl fmt::Display for Reference {
@@ -241,6 +302,20 @@ mod tests {
         let eigen = key("RcppEigen", &[&rcpp]);
         let closure: Vec<_> = key("top", &[&eigen, &rcpp]).linked_closure().keys().map(ToString::to_string).collect();
         assert_eq!(closure, ["Rcpp", "RcppEigen"]);
+    }
+
+    #[test]
+    fn keys_are_written_as_what_they_are_made_of() {
+        let (rcpp, special) = (key("Rcpp", &[]), ConfigMap::from_iter([(INSTALL_ARGS, "--no-docs")]));
+        let name = PackageName::parse("plyr").unwrap();
+        let wanted = PackageKey::new(name, "1.0".to_owned(), source("plyr"), vec![rcpp], &special);
+        let json = serde_json::to_string(&wanted).unwrap();
+        assert!(!json.contains(&wanted.reference().config.to_string()), "{json}");
+        let read: PackageKey = serde_json::from_str(&json).unwrap();
+        assert_eq!(
+            (read.reference(), read.config(), read.digest()),
+            (wanted.reference(), wanted.config(), wanted.digest())
+        );
     }
 
     #[test]

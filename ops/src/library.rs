@@ -6,49 +6,57 @@
 //! {library}/.larder/            lock, platform.json, staging, and pending.json while a commit is under way
 //! ```
 //!
-//! Packages are first linked into staging beside the library, and become visible together in [`Library::commit`]:
-//! one rename each, so every package is the old one or the new one, never half. Nothing changes before that.
+//! It changes in [`Library::apply`] and nowhere else. By itself a library is one directory whose packages are replaced
+//! one rename each: every package is the old one or the new one, never half. A library of *generations*
+//! ([`Library::into_generations`]) is replaced as a whole, and can be rolled back.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 
-use fs_err as fs;
-use rustix::fs::{CWD, RenameFlags};
+use crate::fault::fs;
 
-use crate::fs::{remove_all, write_atomically};
+use crate::fs::remove_all;
 use crate::key::Reference;
 use crate::link::Linker;
 use crate::package::PackageName;
+use generations::Generations;
+use place::{Place, Wait};
 
-/// The record of what larder put into a library, as it was when it was read.
-#[derive(Debug, Clone, Default)]
-pub struct Record {
-    entries: BTreeMap<PackageName, Reference>,
-    /// Ours, but not to be taken for whole: a commit that was killed was replacing them, or they are for another R.
-    pending: BTreeSet<PackageName>,
-    /// What the packages are for.
-    platform: String,
-}
+mod change;
+mod generations;
+mod place;
+mod record;
+mod reference;
+
+pub use change::{Change, Put, What};
+pub use generations::{Difference, GENERATIONS_KEPT, Generation, Held, generations, roll_back};
+pub use record::Record;
+pub use reference::ReferenceLibrary;
+
+const PRIVATE: &str = ".larder";
 
 /// A library that this process may change; others wait.
 #[derive(Debug)]
 pub struct Library {
+    /// The directory with the packages.
     root: PathBuf,
+    place: Place,
     record: Record,
-    next: AtomicUsize,
-    _lock: fs::File,
+    lock: Lease,
 }
 
-/// A package in staging, ready to become visible.
+/// Keeps others from changing a library until the last clone is dropped.
 #[derive(Debug, Clone)]
-pub struct StagedPackage {
-    /// The package.
-    pub package: PackageName,
-    /// What it is.
-    pub reference: Reference,
-    path: PathBuf,
+pub struct Lease {
+    _lock: Arc<fs::File>,
+}
+
+impl Lease {
+    fn new(lock: fs::File) -> Self {
+        Self { _lock: Arc::new(lock) }
+    }
 }
 
 /// Why a library could not be read or changed.
@@ -65,50 +73,46 @@ pub enum LibraryError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
+    /// Another process changes what is only to be read here.
+    #[error("the library `{0}` is being changed by another process")]
+    Busy(PathBuf),
+    /// What was named is a generation, which never changes.
+    #[error("`{path}` is a generation of the library `{library}`, and is never changed")]
+    IsGeneration {
+        /// What was named.
+        path: PathBuf,
+        /// What can be changed.
+        library: PathBuf,
+    },
+    /// The library is one directory.
+    #[error("the library `{0}` is not made of generations")]
+    NoGenerations(PathBuf),
+    /// There is nothing to go back to.
+    #[error("there is no generation {} (there are {}; {current} is the current one)", shown(*wanted), list(there))]
+    NoSuchGeneration {
+        /// What was asked for; `None` for the one before.
+        wanted: Option<u32>,
+        /// What R sees.
+        current: u32,
+        /// What there is.
+        there: Vec<u32>,
+    },
+    /// The file system cannot put a symlink in the place of a directory in one step.
+    #[error("`{path}` cannot be made a library of generations in one step: {source}")]
+    NotExchanged {
+        /// The library.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
 }
 
-const RECORD: &str = ".packages.json";
-const PRIVATE: &str = ".larder";
-const PENDING: &str = "pending.json";
-const PLATFORM: &str = "platform.json";
-
-impl Record {
-    /// Reads the record of a library as `platform` sees it; an absent library has an empty one.
-    ///
-    /// Keys do not name the platform. So what was put there for another one, such as the R of before, is ours, but not
-    /// what is wanted, whatever its key.
-    pub fn read(library: &Path, platform: &str) -> Result<Self, LibraryError> {
-        let mut record = Self {
-            entries: read_json(&library.join(RECORD))?,
-            pending: read_json(&library.join(PRIVATE).join(PENDING))?,
-            platform: read_json(&library.join(PRIVATE).join(PLATFORM))?,
-        };
-        if !record.platform.is_empty() && record.platform != platform {
-            record.pending.extend(record.entries.keys().cloned());
-        }
-        platform.clone_into(&mut record.platform);
-        Ok(record)
-    }
-
-    /// Returns what the library has of a package, as far as larder put it there and finished doing so.
-    pub fn get(&self, package: &PackageName) -> Option<Reference> {
-        self.entries.get(package).copied().filter(|_| !self.pending.contains(package))
-    }
-
-    /// Returns the packages that larder put there, finished or not.
-    pub fn packages(&self) -> BTreeSet<&PackageName> {
-        self.entries.keys().chain(&self.pending).collect()
-    }
+fn shown(wanted: Option<u32>) -> String {
+    wanted.map_or("before this one".to_owned(), |number| number.to_string())
 }
 
-fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T, LibraryError> {
-    match fs::read(path) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).map_err(|source| LibraryError::Record { path: path.to_owned(), source })
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
-        Err(error) => Err(error.into()),
-    }
+fn list(numbers: &[u32]) -> String {
+    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Says whether a library has a package, whoever put it there.
@@ -116,44 +120,75 @@ pub fn has_package(library: &Path, package: &PackageName) -> bool {
     library.join(package).join("DESCRIPTION").is_file()
 }
 
+/// Returns the packages of a library, whoever put them there; of an absent library none.
+pub fn packages_in(library: &Path) -> io::Result<BTreeSet<PackageName>> {
+    packages_among(library, |_| true)
+}
+
+/// Does the same for packages of some names, without a look at the others.
+fn packages_among(library: &Path, is_meant: impl Fn(&PackageName) -> bool) -> io::Result<BTreeSet<PackageName>> {
+    let items = match fs::read_dir(library) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+        items => items?,
+    };
+    let mut packages = BTreeSet::new();
+    for item in items {
+        let name = item?.file_name().to_str().and_then(|name| PackageName::parse(name).ok());
+        packages.extend(name.filter(|name| is_meant(name) && has_package(library, name)));
+    }
+    Ok(packages)
+}
+
 impl Library {
     /// Creates the library if need be, waits until no other process changes it, and reads its record.
-    pub fn open(root: &Path, platform: &str) -> Result<Self, LibraryError> {
-        let lock = Self::lock_file(root)?;
-        lock.file().lock()?;
-        Self::locked(root, platform, lock)
+    pub fn open(library: &Path, platform: &str) -> Result<Self, LibraryError> {
+        let (place, lock) = Place::lock(library, Wait::Yes)?.expect("it was waited for");
+        Self::locked(place, platform, lock)
     }
 
     /// Does the same as [`Library::open`], but returns `None` instead of waiting.
-    pub fn try_open(root: &Path, platform: &str) -> Result<Option<Self>, LibraryError> {
-        let lock = Self::lock_file(root)?;
-        match lock.file().try_lock() {
-            Ok(()) => Self::locked(root, platform, lock).map(Some),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
+    pub fn try_open(library: &Path, platform: &str) -> Result<Option<Self>, LibraryError> {
+        match Place::lock(library, Wait::No)? {
+            Some((place, lock)) => Self::locked(place, platform, lock).map(Some),
+            None => Ok(None),
         }
     }
 
-    fn lock_file(root: &Path) -> io::Result<fs::File> {
-        let private = root.join(PRIVATE);
-        fs::create_dir_all(&private)?;
-        fs::OpenOptions::new().create(true).append(true).open(private.join("lock"))
-    }
-
-    fn locked(root: &Path, platform: &str, lock: fs::File) -> Result<Self, LibraryError> {
+    fn locked(place: Place, platform: &str, lock: fs::File) -> Result<Self, LibraryError> {
+        let root = place.root()?;
+        remove_all(&root.join(PRIVATE).join(record::NEW))?;
         // Whatever is in staging now has lost its owner, as the owner had the lock.
-        remove_all(&root.join(PRIVATE).join("staging"))?;
-        Ok(Self {
-            record: Record::read(root, platform)?,
-            root: fs::canonicalize(root)?,
-            next: AtomicUsize::new(0),
-            _lock: lock,
-        })
+        match &place.generations {
+            Some(generations) => generations.sweep()?,
+            None => remove_all(&root.join(PRIVATE).join("staging"))?,
+        }
+        Ok(Self { record: Record::read(&root, platform)?, root, place, lock: Lease::new(lock) })
     }
 
-    /// Returns the library's directory.
+    /// Makes it a library of generations, whose first is what it holds now; R sees the same packages throughout.
+    /// It stays one. Nothing happens to one that is already.
+    pub fn into_generations(self) -> Result<Self, LibraryError> {
+        if self.place.generations.is_some() {
+            return Ok(self);
+        }
+        let (generations, lock) = Generations::convert(&self.place.path)?;
+        let root = generations.tree(generations.current()?);
+        Ok(Self { root, place: Place { generations: Some(generations), ..self.place }, lock: Lease::new(lock), ..self })
+    }
+
+    /// Returns a hold on the library that outlives this handle.
+    pub fn lease(&self) -> Lease {
+        self.lock.clone()
+    }
+
+    /// Returns the directory with the packages. Of a library of generations it is the current one.
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Returns what R is to be told: the library's own name, which stays when generations come and go.
+    pub fn place(&self) -> &Path {
+        &self.place.path
     }
 
     /// Returns what larder put there before.
@@ -163,192 +198,47 @@ impl Library {
 
     /// Says whether the library has exactly this.
     pub fn holds(&self, package: &PackageName, reference: Reference) -> bool {
-        self.record.get(package) == Some(reference) && has_package(&self.root, package)
-    }
-
-    /// Links a stored tree into the library's staging, on the library's file system.
-    pub fn stage(
-        &self,
-        package: &PackageName,
-        reference: Reference,
-        tree: &Path,
-        linker: &Linker,
-    ) -> Result<StagedPackage, LibraryError> {
-        let path = self.staging_path(package)?;
-        linker.link_tree(tree, &path)?;
-        Ok(StagedPackage { package: package.clone(), reference, path })
-    }
-
-    fn staging_path(&self, package: &PackageName) -> io::Result<PathBuf> {
-        let staging = self.root.join(PRIVATE).join("staging");
-        match fs::create_dir(&staging) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(staging.join(format!("{package}-{}", self.next.fetch_add(1, Ordering::Relaxed)))),
-        }
+        self.record.holds(&self.root, package, reference)
     }
 
     /// Returns the packages in the library that are in neither the record nor `wanted`: somebody else's.
     pub fn foreign(&self, wanted: &BTreeSet<PackageName>) -> Result<Vec<PackageName>, LibraryError> {
         let ours = self.record.packages();
-        let mut foreign = Vec::new();
-        for item in fs::read_dir(&self.root)? {
-            if let Some(name) = item?.file_name().to_str().and_then(|name| PackageName::parse(name).ok())
-                && !ours.contains(&name)
-                && !wanted.contains(&name)
-                && has_package(&self.root, &name)
-            {
-                foreign.push(name);
-            }
-        }
-        foreign.sort();
-        Ok(foreign)
+        let foreign = packages_among(&self.root, |name| !ours.contains(name) && !wanted.contains(name))?;
+        Ok(foreign.into_iter().collect())
     }
 
-    /// Makes staged packages visible and removes others, one rename each, and writes the record.
+    /// Takes packages that somebody else put into the library, and that are there, for these builds: from now on they
+    /// are in the record.
+    pub fn record_as(
+        &mut self,
+        builds: impl IntoIterator<Item = (PackageName, Reference)>,
+    ) -> Result<(), LibraryError> {
+        let root = &self.root;
+        let there = builds.into_iter().filter(|(package, _)| has_package(root, package));
+        self.record.entries.extend(there);
+        self.record.write_platform(&self.root)?;
+        Ok(self.record.write_entries(&self.root)?)
+    }
+
+    /// Puts packages into the library and takes others out.
     ///
-    /// Killed at any instant, every package is whole, and the next run knows which ones to look at again.
-    /// Nothing is flushed: a library can always be made again from the store.
-    pub fn commit(&mut self, put: &[StagedPackage], remove: &BTreeSet<PackageName>) -> Result<(), LibraryError> {
-        if put.is_empty() && remove.is_empty() {
+    /// Of a library of generations the whole next one is made, with all that is not mentioned carried over, flushed to
+    /// the disk, and made the current one; the newest of the others stay. Otherwise the packages are linked into
+    /// staging and become visible by one rename each, then the record follows; nothing is flushed, since a library can
+    /// always be made again from the store. On an error before the first rename nothing has changed. Killed at any
+    /// instant, every package is whole, and the next run knows which ones to look at again. Without anything to change
+    /// nothing happens.
+    pub fn apply(&mut self, change: &Change, linker: &Linker) -> Result<(), LibraryError> {
+        if change.put.is_empty() && change.remove.is_empty() {
             return Ok(());
         }
-        let changed: BTreeSet<_> = put.iter().map(|staged| &staged.package).chain(remove).cloned().collect();
-        self.record.pending.extend(changed.iter().cloned());
-        self.write_pending()?;
-        write_json(&self.root.join(PRIVATE).join(PLATFORM), &self.record.platform)?;
-        for staged in put {
-            self.replace(staged)?;
-            self.record.entries.insert(staged.package.clone(), staged.reference);
+        match self.place.generations.clone() {
+            Some(generations) => self.next_generation(&generations, change, linker),
+            None => self.replace_each(change, linker),
         }
-        for package in remove {
-            let place = self.root.join(package);
-            if place.symlink_metadata().is_ok() {
-                fs::rename(place, self.staging_path(package)?)?;
-            }
-            self.record.entries.remove(package);
-        }
-        write_json(&self.root.join(RECORD), &self.record.entries)?;
-        self.record.pending.retain(|package| !changed.contains(package));
-        self.write_pending()?;
-        remove_all(&self.root.join(PRIVATE).join("staging"))?;
-        Ok(())
     }
-
-    fn write_pending(&self) -> io::Result<()> {
-        let path = self.root.join(PRIVATE).join(PENDING);
-        if self.record.pending.is_empty() { remove_all(&path) } else { write_json(&path, &self.record.pending) }
-    }
-
-    /// The one place where a name in the library changes what it means.
-    fn replace(&self, staged: &StagedPackage) -> io::Result<()> {
-        let place = self.root.join(&staged.package);
-        if place.symlink_metadata().is_err() {
-            return fs::rename(&staged.path, place);
-        }
-        // A directory cannot be renamed over another. Exchanged, the old one is in staging, to be removed.
-        if rustix::fs::renameat_with(CWD, &staged.path, CWD, &place, RenameFlags::EXCHANGE).is_ok() {
-            return Ok(());
-        }
-        // Some network file systems have no exchange. Killed between the two, the package is missing, not half there,
-        // and pending, so that the next run puts it back.
-        fs::rename(&place, self.staging_path(&staged.package)?)?;
-        fs::rename(&staged.path, place)
-    }
-}
-
-fn write_json(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
-    write_atomically(path, &serde_json::to_vec_pretty(value)?)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::digest::Sha256Digest;
-
-    const PLATFORM_HERE: &str = "4.2-x86_64-pc-linux-gnu";
-
-    fn name(text: &str) -> PackageName {
-        PackageName::parse(text).unwrap()
-    }
-
-    fn reference(text: &str) -> Reference {
-        Reference { source: Sha256Digest::of(text.as_bytes()), config: Sha256Digest::of(b"") }
-    }
-
-    fn tree(dir: &Path, content: &str) -> PathBuf {
-        let tree = dir.join(content);
-        fs::create_dir_all(&tree).unwrap();
-        fs::write(tree.join("DESCRIPTION"), content).unwrap();
-        tree
-    }
-
-    fn put(library: &mut Library, dir: &Path, package: &str, content: &str) {
-        let staged = library
-            .stage(&name(package), reference(content), &tree(dir, content), &Linker::new(None))
-            .expect("staging works");
-        library.commit(&[staged], &BTreeSet::new()).expect("commit works");
-    }
-
-    #[test]
-    fn what_is_staged_is_not_visible_before_the_commit() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("lib");
-        let library = Library::open(&root, PLATFORM_HERE).unwrap();
-        library.stage(&name("demo"), reference("one"), &tree(dir.path(), "one"), &Linker::new(None)).unwrap();
-        assert!(!has_package(&root, &name("demo")));
-        drop(library);
-        Library::open(&root, PLATFORM_HERE).unwrap();
-        assert!(!root.join(".larder/staging").exists(), "what was never committed is swept");
-    }
-
-    #[test]
-    fn packages_are_replaced_and_removed_and_the_record_follows() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("lib");
-        let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
-        put(&mut library, dir.path(), "demo", "one");
-        put(&mut library, dir.path(), "other", "three");
-        put(&mut library, dir.path(), "demo", "two");
-        assert!(library.holds(&name("demo"), reference("two")));
-        assert_eq!(fs::read_to_string(root.join("demo/DESCRIPTION")).unwrap(), "two");
-        library.commit(&[], &BTreeSet::from([name("other")])).unwrap();
-        assert!(!root.join("other").exists());
-        drop(library);
-        let record = Record::read(&root, PLATFORM_HERE).unwrap();
-        assert_eq!(record.packages(), BTreeSet::from([&name("demo")]));
-        assert_eq!(record.get(&name("demo")), Some(reference("two")));
-    }
-
-    #[test]
-    fn what_a_killed_commit_was_replacing_is_not_taken_for_whole() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("lib");
-        let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
-        put(&mut library, dir.path(), "demo", "one");
-        drop(library);
-        write_json(&root.join(".larder/pending.json"), &["demo", "fresh"]).unwrap();
-        let library = Library::open(&root, PLATFORM_HERE).unwrap();
-        assert!(!library.holds(&name("demo"), reference("one")));
-        assert_eq!(library.record().packages(), BTreeSet::from([&name("demo"), &name("fresh")]));
-    }
-
-    #[test]
-    fn a_removed_package_is_not_held() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("lib");
-        let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
-        put(&mut library, dir.path(), "demo", "one");
-        fs::remove_dir_all(root.join("demo")).unwrap();
-        assert!(!library.holds(&name("demo"), reference("one")));
-    }
-
-    #[test]
-    fn packages_of_others_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let root = dir.path().join("lib");
-        tree(&root, "mine");
-        tree(&root, "wanted");
-        let library = Library::open(&root, PLATFORM_HERE).unwrap();
-        assert_eq!(library.foreign(&BTreeSet::from([name("wanted")])).unwrap(), [name("mine")]);
-    }
-}
+mod tests;

@@ -5,10 +5,12 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Timestamps};
 use rustix::io::Errno;
+
+use crate::fault;
 
 /// How a stored tree gets into a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +44,7 @@ pub struct Linker {
     /// Index into [`LADDER`]; only ever grows, so that a way that cannot work is not tried for every file.
     rung: AtomicU8,
     is_symlink: bool,
+    has_copied: AtomicBool,
 }
 
 const LADDER: [LinkMode; 3] = [LinkMode::Reflink, LinkMode::Hardlink, LinkMode::Copy];
@@ -55,12 +58,22 @@ impl Linker {
             Some(LinkMode::Hardlink) => 1,
             Some(LinkMode::Copy) => 2,
         };
-        Self { rung: AtomicU8::new(rung), is_symlink: chosen == Some(LinkMode::Symlink) }
+        Self {
+            rung: AtomicU8::new(rung),
+            is_symlink: chosen == Some(LinkMode::Symlink),
+            has_copied: AtomicBool::new(false),
+        }
     }
 
     /// Returns the way that is used now.
     pub fn mode(&self) -> LinkMode {
         if self.is_symlink { LinkMode::Symlink } else { LADDER[usize::from(self.rung.load(Ordering::Relaxed))] }
+    }
+
+    /// Says whether bytes were copied: only those can get lost when the power fails, where the file system keeps a
+    /// journal.
+    pub fn has_copied(&self) -> bool {
+        self.has_copied.load(Ordering::Relaxed)
     }
 
     /// Makes `destination` (which must not exist) the same tree as `source`. On an error part of it may be there.
@@ -69,6 +82,7 @@ impl Linker {
             let error = io::Error::from(error);
             io::Error::new(error.kind(), format!("{} -> {}: {error}", source.display(), destination.display()))
         };
+        fault::point("link: a tree")?;
         if self.is_symlink {
             return rustix::fs::symlink(source, destination).map_err(named);
         }
@@ -108,22 +122,28 @@ impl Linker {
     }
 
     fn link_file(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        fault::point("link: a file").map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         let rung = self.rung.load(Ordering::Relaxed);
         let result = match LADDER[usize::from(rung)] {
             LinkMode::Reflink => reflink(from, to, name),
             LinkMode::Hardlink => rustix::fs::linkat(from, name, to, name, AtFlags::empty()),
-            LinkMode::Symlink | LinkMode::Copy => return copy(from, to, name),
+            LinkMode::Symlink | LinkMode::Copy => return self.copy(from, to, name),
         };
         match result {
             Ok(()) => Ok(()),
             // One file has all the links that the file system allows; others have not.
-            Err(Errno::MLINK) => copy(from, to, name),
+            Err(Errno::MLINK) => self.copy(from, to, name),
             Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::INVAL | Errno::PERM | Errno::NOSYS | Errno::NOTTY) => {
                 let _ = self.rung.compare_exchange(rung, rung + 1, Ordering::Relaxed, Ordering::Relaxed);
                 self.link_file(from, to, name)
             }
             Err(error) => Err(error),
         }
+    }
+
+    fn copy(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        self.has_copied.store(true, Ordering::Relaxed);
+        copy(from, to, name)
     }
 }
 

@@ -8,10 +8,33 @@
 //! execute        built (or a prebuilt package checked), made read-only, published
 //! ```
 //!
-//! It does not know the other vertices' work, and nothing of the library but that a package may be there.
+//! ```no_run
+//! use std::sync::Arc;
+//!
+//! use larder_graph::{Config, Dag, JobOptions, Limits, Solver};
+//! use larder_ops::op::{CPU, Commission, NETWORK, PackageOp, Spec, StoreCache, Workshop};
+//!
+//! # async fn example(workshop: Workshop, commission: Commission, plan: Dag<Spec>)
+//! # -> Result<(), Box<dyn std::error::Error>> {
+//! let (workshop, commission) = (Arc::new(workshop), Arc::new(commission));
+//! let limits = Limits::new().pool(CPU, 4).pool(NETWORK, 8);
+//! let solver = Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop.store), workshop.depth)));
+//! let dag = plan.map(|_, spec| PackageOp::new(spec.clone(), Arc::clone(&workshop), Arc::clone(&commission)));
+//! let targets: Vec<_> = dag.vertices().collect();
+//! let job = solver.job("library", JobOptions::default())?;
+//! for done in job.build(dag, &targets).await?.outputs {
+//!     println!("{}: {:?} {:?}", done.package, done.how, done.tree);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! It does not know the other vertices' work, and nothing of the library but that a package may be there. Several runs
+//! share a [`Workshop`] and the results of one solver; what is one run's own is its [`Commission`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,12 +43,13 @@ use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources, Vertex
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
 use crate::fetch::Fetcher;
-use crate::install::{Build, Builder, InstallError, Way};
-use crate::key::{ConfigMap, PackageKey};
-use crate::library::Record;
+use crate::install::{Build, Builder, DebugInfo, InstallError, Way};
+use crate::key::{ConfigMap, DEBUG_INFO, PackageKey};
+use crate::library::{Lease, Record, ReferenceLibrary, has_package};
 use crate::package::PackageName;
+use crate::process::Output;
 use crate::recipe::{Recipe, provided_key};
-use crate::store::{BuiltAgainst, OnExisting, Sidecar, Store};
+use crate::store::{BuiltAgainst, Depth, OnExisting, Sidecar, Store};
 
 mod cache;
 mod error;
@@ -42,17 +66,33 @@ pub const CPU: &str = "cpu";
 /// The pool that downloading takes one unit of.
 pub const NETWORK: &str = "network";
 
-/// What all vertices of a run share.
+/// How many pieces of a build's output are told to who comes to wait for it later.
+const OUTPUTS_KEPT: u64 = 64;
+
+/// What all packages are made with, whoever wants them.
 #[derive(Debug)]
 pub struct Workshop {
     /// Where results are kept.
-    pub store: Store,
-    /// The library's directory and what larder put there before.
-    pub library: (PathBuf, Record),
+    pub store: Arc<Store>,
     /// Brings sources.
     pub fetcher: Fetcher,
     /// Runs builds.
     pub builder: Builder,
+    /// How closely what is loaded is looked at.
+    pub depth: Depth,
+}
+
+/// What is one run's own. None of it may show in a result, since another run may come to share that.
+#[derive(Debug)]
+pub struct Commission {
+    /// Tells runs apart.
+    pub run: u64,
+    /// The library's directory and what larder put there before.
+    pub library: (Arc<Path>, Record),
+    /// Keeps others from changing the library as long as anything that may read it is under way.
+    pub lease: Lease,
+    /// A library in use that the new one is made from.
+    pub reference: Option<Arc<ReferenceLibrary>>,
     /// Which vertex is which package.
     pub ids: HashMap<PackageName, VertexId>,
     /// Says whether a change of Depends or Imports rebuilds a package too (`--rebuild-when imports`).
@@ -66,6 +106,8 @@ pub struct Spec {
     pub package: PackageName,
     /// Its version.
     pub version: String,
+    /// Why it is wanted.
+    pub standing: Standing,
     /// Where its source comes from.
     pub origin: Origin,
     /// How to make its key, where that is known without the source.
@@ -79,9 +121,9 @@ pub struct Spec {
     /// The `@`-entries of a build from source.
     pub special: ConfigMap,
     /// What it needs, `LinkingTo` included.
-    pub dependencies: Vec<PackageName>,
+    pub dependencies: Arc<[PackageName]>,
     /// What goes into its DESCRIPTION.
-    pub metadata: BTreeMap<String, String>,
+    pub metadata: Arc<BTreeMap<String, String>>,
     /// Further arguments of `R CMD INSTALL`.
     pub install_args: Vec<String>,
     /// Whether to build it although the store has it.
@@ -90,9 +132,22 @@ pub struct Spec {
     pub weight_ms: u64,
 }
 
+/// Why a package is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The lockfile has it.
+    Locked,
+    /// It is not in the lockfile, but in the reference library, where larder put it. That it cannot be had is no failure.
+    Extra,
+    /// As [`Standing::Extra`], but somebody else put it there: nothing but its installed files is known.
+    Foreign,
+}
+
 /// Where a package comes from.
 #[derive(Debug, Clone)]
 pub enum Origin {
+    /// From nowhere: there is only what was built of it.
+    Nowhere,
     /// R's own library.
     Provided,
     /// An archive.
@@ -117,6 +172,34 @@ pub enum Origin {
 pub enum Key {
     /// The definition key of a build.
     Build(Arc<PackageKey>),
+    /// The definition key of a build that is in this library already: a result for who wants just that library.
+    Kept {
+        /// The build.
+        wanted: Arc<PackageKey>,
+        /// The library.
+        library: Arc<Path>,
+    },
+    /// The definition key of a build that this reference library has, and the store no longer.
+    InReference {
+        /// The build.
+        wanted: Arc<PackageKey>,
+        /// The library.
+        library: Arc<Path>,
+    },
+    /// The definition key of a build that one run wants if it can be had: what that run gives up, others may build.
+    Extra {
+        /// The build.
+        wanted: Arc<PackageKey>,
+        /// The run.
+        run: u64,
+    },
+    /// The definition key of a build that one run wants made anew, whatever there is.
+    Anew {
+        /// The build.
+        wanted: Arc<PackageKey>,
+        /// The run.
+        run: u64,
+    },
     /// The content key of a build: its config hash, but with the interfaces of what it links to in place of their keys.
     Content {
         /// The build that is wanted.
@@ -132,7 +215,12 @@ impl Key {
     /// Returns the definition key of the build that this is about.
     pub fn wanted(&self) -> Option<&Arc<PackageKey>> {
         match self {
-            Self::Build(wanted) | Self::Content { wanted, .. } => Some(wanted),
+            Self::Build(wanted)
+            | Self::Kept { wanted, .. }
+            | Self::InReference { wanted, .. }
+            | Self::Extra { wanted, .. }
+            | Self::Anew { wanted, .. }
+            | Self::Content { wanted, .. } => Some(wanted),
             Self::Interface(_) => None,
         }
     }
@@ -141,6 +229,8 @@ impl Key {
 /// A vertex that came to its end.
 #[derive(Debug)]
 pub struct Done {
+    /// The package.
+    pub package: PackageName,
     /// Where the tree is; `None` for what R itself provides.
     pub tree: Option<PathBuf>,
     /// How it got there.
@@ -167,6 +257,10 @@ pub enum How {
     Kept,
     /// The store had it.
     Loaded,
+    /// The store had it, and the library has it too, but not as it was stored.
+    Restored,
+    /// The reference library had it, and the store no longer.
+    InReference,
     /// The store had a build against other versions of what it links to, but with the same headers and libraries.
     InterfaceUnchanged,
     /// The source was built before, but with something else.
@@ -176,6 +270,13 @@ pub enum How {
     },
     /// It was not known before.
     Ingested,
+    /// It is not in the lockfile, and cannot be had as it would have to be now.
+    Stale {
+        /// Why.
+        because: String,
+        /// The log of the build that failed, if there was one.
+        log: Option<PathBuf>,
+    },
 }
 
 /// What an operation tells while it works.
@@ -187,6 +288,17 @@ pub enum Progress {
     Building,
     /// Bytes of the download so far, and in all if the server says so.
     Bytes(u64, Option<u64>),
+    /// A piece of what a build writes.
+    Output {
+        /// Its log.
+        log: Arc<Path>,
+        /// Counts the pieces of one build.
+        number: u64,
+        /// Where in the log this is, in bytes.
+        from: u64,
+        /// What it wrote.
+        text: String,
+    },
     /// Something that the user should know.
     Warning(String),
 }
@@ -197,22 +309,43 @@ pub struct PackageOp {
     /// What is to be done.
     pub spec: Spec,
     workshop: Arc<Workshop>,
+    commission: Arc<Commission>,
     /// The definition key, as the latest cache map has it.
     wanted: Arc<Mutex<Option<Arc<PackageKey>>>>,
     prepared: Mutex<Option<Prepared>>,
 }
 
+impl Commission {
+    /// Returns what the solver is to know a build by: who keeps what they have, or want it made anew, share no result.
+    fn key(&self, wanted: Arc<PackageKey>, spec: (bool, Standing), store: &Store) -> Key {
+        let (package, (library, record)) = (wanted.package(), &self.library);
+        let (is_rebuilt, standing) = spec;
+        let in_use = self.reference.as_ref().filter(|in_use| in_use.tree(package, wanted.reference()).is_some());
+        if is_rebuilt {
+            Key::Anew { wanted, run: self.run }
+        } else if record.get(package) == Some(wanted.reference()) && has_package(library, package) {
+            Key::Kept { wanted, library: Arc::clone(library) }
+        } else if let Some(in_use) = in_use.filter(|_| store.lookup(package, wanted.reference()).is_none()) {
+            Key::InReference { wanted, library: in_use.root().into() }
+        } else if standing != Standing::Locked {
+            Key::Extra { wanted, run: self.run }
+        } else {
+            Key::Build(wanted)
+        }
+    }
+}
+
 impl PackageOp {
-    /// Joins what is to be done with what it is done with.
-    pub fn new(spec: Spec, workshop: Arc<Workshop>) -> Self {
-        Self { spec, workshop, wanted: Arc::default(), prepared: Mutex::new(None) }
+    /// Joins what is to be done with what it is done with, and for whom.
+    pub fn new(spec: Spec, workshop: Arc<Workshop>, commission: Arc<Commission>) -> Self {
+        Self { spec, workshop, commission, wanted: Arc::default(), prepared: Mutex::new(None) }
     }
 
     fn map(&self, recipe: Recipe) -> Result<CacheMap<Key>, OpError> {
         let mut provided = BTreeMap::new();
         let mut linked = Vec::new();
         for name in recipe.inputs() {
-            if let Some(id) = self.workshop.ids.get(name) {
+            if let Some(id) = self.commission.ids.get(name) {
                 linked.push((name.clone(), *id));
             } else if let Some(found) = self.workshop.builder.toolchain.provided(name) {
                 provided.insert(name.clone(), Arc::new(provided_key(name, &found)));
@@ -221,29 +354,34 @@ impl PackageOp {
             }
         }
         let (names, ids): (Vec<_>, Vec<_>) = linked.into_iter().unzip();
-        let wanted = Arc::clone(&self.wanted);
+        let (wanted, commission) = (Arc::clone(&self.wanted), Arc::clone(&self.commission));
+        let (spec, workshop) = ((self.spec.is_rebuilt, self.spec.standing), Arc::clone(&self.workshop));
         Ok(CacheMap::new(ids, move |keys: &[Key]| {
             let mut all = provided;
             all.extend(names.into_iter().zip(keys.iter().filter_map(Key::wanted).cloned()));
             let key = Arc::new(recipe.key(&all));
             *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&key));
-            Key::Build(key)
+            commission.key(key, spec, &workshop.store)
         }))
     }
 
     /// Returns the map that asks for a build by what it was compiled against, if it links to anything.
     fn content_map(&self) -> Option<CacheMap<Key>> {
         let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
-        let linked: Vec<PackageName> =
-            wanted.linked_closure().into_keys().filter(|name| self.workshop.ids.contains_key(*name)).cloned().collect();
+        let linked: Vec<PackageName> = wanted
+            .linked_closure()
+            .into_keys()
+            .filter(|name| self.commission.ids.contains_key(*name))
+            .cloned()
+            .collect();
         if linked.is_empty() {
             return None;
         }
-        let needs: Vec<Need> = linked.iter().map(|name| Need::content(self.workshop.ids[name])).collect();
+        let needs: Vec<Need> = linked.iter().map(|name| Need::content(self.commission.ids[name])).collect();
         Some(CacheMap::of(needs, move |interfaces: &[Key]| {
             let interface = |key: &Key| match key {
                 Key::Interface(digest) => Some(*digest),
-                Key::Build(_) | Key::Content { .. } => None,
+                _ => None,
             };
             let interfaces = linked.iter().zip(interfaces.iter().filter_map(interface)).collect();
             Key::Content { digest: content_hash(&wanted, &interfaces), wanted }
@@ -269,10 +407,19 @@ impl Op for PackageOp {
         self.spec.weight_ms
     }
 
+    fn slot(progress: &Progress) -> Option<u64> {
+        match progress {
+            Progress::Bytes(..) => Some(0),
+            Progress::Output { number, .. } => Some(1 + number % OUTPUTS_KEPT),
+            Progress::Fetching | Progress::Building | Progress::Warning(_) => None,
+        }
+    }
+
     fn resources(&self, phase: Phase) -> Resources {
         match (phase, &self.spec.origin) {
             (_, Origin::Provided) | (Phase::Query | Phase::Load | Phase::Content, _) => Resources::none(),
             (Phase::CacheMap(0), _) if self.spec.recipe.is_some() => Resources::none(),
+            (Phase::CacheMap(0 | 1), Origin::Nowhere) => Resources::none(),
             (Phase::CacheMap(0 | 1), _) => Resources::none().take(NETWORK, 1),
             (Phase::CacheMap(_), _) => Resources::none(),
             (Phase::Execute, _) => Resources::none().take(CPU, 1),
@@ -285,7 +432,7 @@ impl Op for PackageOp {
             (0, _) if is_provided => Some(CacheMap::leaf(Key::Build(self.key_of_provided()?))),
             (0, Some(recipe)) => Some(self.map(recipe.clone())?),
             (0, None) => Some(self.map(self.learn(cx).await?)?),
-            (1, _) if !is_provided => Some(self.map(self.prepare(cx).await?)?),
+            (1, _) if !is_provided => Some(self.map(self.prepare_or_recall(cx).await?)?),
             (2, _) if !self.spec.is_rebuilt => self.content_map(),
             _ => None,
         })
@@ -306,10 +453,28 @@ impl Op for PackageOp {
     async fn execute(&self, key: &Key, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<Done>, OpError> {
         let key = key.wanted().expect("an interface is nobody's own key");
         if matches!(self.spec.origin, Origin::Provided) {
-            return Ok(Arc::new(Done { tree: None, how: How::Provided, build: None }));
+            return Ok(Arc::new(Done {
+                tree: None,
+                how: How::Provided,
+                build: None,
+                package: self.spec.package.clone(),
+            }));
         }
+        let closure = inputs.closure();
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut prepared = prepared.expect("the last cache map has prepared the source");
+        let mut prepared = match (prepared, self.spec.standing) {
+            (Some(prepared), Standing::Locked) => prepared,
+            (None, Standing::Locked) => unreachable!("the last cache map has prepared the source"),
+            (prepared, _) => {
+                let stale = closure.iter().find(|(_, done)| matches!(done.how, How::Stale { .. }));
+                let stale_since = |because| Ok(self.stale(because, None));
+                match (stale, prepared) {
+                    (Some((_, done)), _) => return stale_since(format!("it needs {}, which is stale", done.package)),
+                    (None, Some(prepared)) => prepared,
+                    (None, None) => return stale_since(self.why_stale(key)),
+                }
+            }
+        };
         let store = &self.workshop.store;
         let lock = {
             let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
@@ -320,27 +485,28 @@ impl Op for PackageOp {
             () = cx.stop().requested() => return Err(OpError::Stopped),
         };
         // Another process may have built it while this one waited.
-        if !self.spec.is_rebuilt
-            && let Some(done) = cache::find(&self.workshop, key)
-        {
-            return Ok(Arc::new(done));
+        if !self.spec.is_rebuilt {
+            match cache::stored(store, self.workshop.depth, key) {
+                Ok(Some(done)) => return Ok(Arc::new(done)),
+                Ok(None) => {}
+                Err(broken) => drop(store.set_aside(key.package(), key.reference(), &broken)?),
+            }
         }
         let how = self.how(key);
-        let ids: HashMap<VertexId, &PackageName> = self.workshop.ids.iter().map(|(name, id)| (*id, name)).collect();
-        let closure = inputs.closure();
         let view: BTreeMap<PackageName, PathBuf> =
-            closure.iter().filter_map(|(id, done)| Some((ids[id].clone(), done.tree.clone()?))).collect();
+            inputs.closure().iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
         cx.report(Progress::Building);
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
         let start = Instant::now();
-        let mut built = self.build(&prepared, Way::Warm, &view, &log, cx).await;
+        let output = Self::output(&log, cx);
+        let mut built = self.build(&prepared, Way::Warm, &view, (&log, &output), cx).await;
         if let Err(InstallError::WarmFailed { reason }) = &built {
             // From the beginning: what fails leaves half of its work in the source.
             let again = self.prepare_again(&prepared, cx).await?;
             let reason = reason.clone();
             prepared = again;
-            built = self.build(&prepared, Way::Plain, &view, &log, cx).await;
+            built = self.build(&prepared, Way::Plain, &view, (&log, &output), cx).await;
             if built.is_ok() {
                 let message = format!("`R CMD INSTALL` could install it, but a warm R could not: {reason}");
                 cx.report(Progress::Warning(message));
@@ -348,7 +514,15 @@ impl Op for PackageOp {
         }
         let built = match built {
             Ok(built) => built,
-            Err(source) => return Err(OpError::Build { log: Logs::mark_failed(&log), source }),
+            Err(source) => {
+                let log = Logs::mark_failed(&log);
+                let because = format!("{}, and {source}", self.why_changed(key));
+                let error = OpError::Build { log: log.clone(), source };
+                if self.spec.standing == Standing::Locked || error.is_environment() || cx.stop().is_requested() {
+                    return Err(error);
+                }
+                return Ok(self.stale(because, Some(log)));
+            }
         };
         let duration = start.elapsed();
         let mut sidecar = Sidecar::new(key, duration);
@@ -364,7 +538,8 @@ impl Op for PackageOp {
             tree
         });
         let tree = tree.await?;
-        Ok(Arc::new(Done { tree: Some(tree), how, build: Some(BuildRecord { log, duration }) }))
+        let package = self.spec.package.clone();
+        Ok(Arc::new(Done { package, tree: Some(tree), how, build: Some(BuildRecord { log, duration }) }))
     }
 }
 
@@ -374,7 +549,7 @@ impl PackageOp {
         prepared: &Prepared,
         way: Way,
         view: &BTreeMap<PackageName, PathBuf>,
-        log: &Path,
+        (log, output): (&Path, &Output),
         cx: &Context<Self>,
     ) -> Result<PathBuf, InstallError> {
         let builder = &self.workshop.builder;
@@ -385,6 +560,8 @@ impl PackageOp {
             install_args: &self.spec.install_args,
             scratch: prepared.staging.path(),
             log,
+            output: Arc::clone(output),
+            debug_info: self.debug_info(),
         };
         if prepared.is_binary {
             if !self.spec.metadata.is_empty() && prepared.package_dir.join("Meta/package.rds").is_file() {
@@ -398,6 +575,20 @@ impl PackageOp {
         builder.install(&build, way, cx.stop()).await
     }
 
+    /// Returns what the key says of debug information.
+    fn debug_info(&self) -> DebugInfo {
+        if self.spec.special.get(DEBUG_INFO).is_some() { DebugInfo::Keep } else { DebugInfo::Drop }
+    }
+
+    /// Returns who listens to what a build writes.
+    fn output(log: &Path, cx: &Context<Self>) -> Output {
+        let (cx, log, number) = (cx.clone(), Arc::from(log), AtomicU64::new(0));
+        Arc::new(move |from, text| {
+            let (log, number) = (Arc::clone(&log), number.fetch_add(1, Ordering::Relaxed));
+            cx.report(Progress::Output { log, number, from, text: text.to_owned() });
+        })
+    }
+
     /// Returns the content hash of a build that saw `view`.
     fn content_of(&self, key: &PackageKey, view: &BTreeMap<PackageName, PathBuf>) -> Result<Sha256Digest, OpError> {
         let mut interfaces = BTreeMap::new();
@@ -407,6 +598,24 @@ impl PackageOp {
             }
         }
         Ok(content_hash(key, &interfaces))
+    }
+
+    /// Says why a package of the reference library cannot be taken from there.
+    fn why_changed(&self, key: &PackageKey) -> String {
+        let difference = self.commission.reference.as_ref().map(|reference| reference.difference(key));
+        match difference.filter(|difference| !difference.is_empty()) {
+            Some(difference) => format!("it links to {difference}"),
+            None => "it was built for another R or with other settings".to_owned(),
+        }
+    }
+
+    fn stale(&self, because: String, log: Option<PathBuf>) -> Arc<Done> {
+        let package = self.spec.package.clone();
+        Arc::new(Done { package, tree: None, how: How::Stale { because, log }, build: None })
+    }
+
+    fn why_stale(&self, key: &PackageKey) -> String {
+        format!("{}, and its source is not at hand", self.why_changed(key))
     }
 
     /// Says whether this is a recompilation, and why, or something new.
@@ -422,8 +631,7 @@ impl PackageOp {
     /// Tells what of the view is in the store, by its place there.
     fn dependencies(view: &BTreeMap<PackageName, PathBuf>) -> BTreeMap<PackageName, BuiltAgainst> {
         let against = |name: &PackageName, tree: &PathBuf| {
-            let sidecar = fs_err::read(tree.with_extension("json")).ok()?;
-            let sidecar: Sidecar = serde_json::from_slice(&sidecar).ok()?;
+            let sidecar = Sidecar::of_tree(tree)?;
             let source = tree.parent()?.file_name()?.to_str()?.parse().ok()?;
             let config = tree.file_name()?.to_str()?.parse().ok()?;
             let reference = crate::key::Reference { source, config };

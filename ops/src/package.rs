@@ -97,7 +97,8 @@ impl Description {
         let mut fields = BTreeMap::<String, String>::new();
         let mut last: Option<String> = None;
         for line in text.trim_start_matches('\u{feff}').lines() {
-            if line.trim().is_empty() {
+            // The same characters as in `metadata::with_fields`, which takes blank lines out.
+            if line.trim_ascii().is_empty() {
                 if fields.is_empty() {
                     continue;
                 }
@@ -121,6 +122,11 @@ impl Description {
     /// Returns a field's value, continuation lines joined by newlines.
     pub fn get(&self, field: &str) -> Option<&str> {
         self.fields.get(field).map(String::as_str)
+    }
+
+    /// Returns all fields, sorted by name.
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Returns the packages that a dependency field such as `LinkingTo` names: version constraints left out,
@@ -170,6 +176,17 @@ mod tests {
         assert_eq!(description.get("Title"), Some("Late"));
         assert!(description.packages("Imports").is_empty());
         assert!(!description.is_built());
+    }
+
+    #[test]
+    fn only_a_line_of_plain_blanks_ends_the_record() {
+        for line in ["\u{b}", "\u{a0}", "\u{2003}"] {
+            let text = format!("Package: demo\n{line}\nVersion: 1.0\n \t\nBuilt: x\n");
+            let bytes = crate::metadata::with_fields(text.as_bytes(), &BTreeMap::new());
+            assert_eq!(Description::parse(text.as_bytes()).get("Version"), Some("1.0"), "{line:?}");
+            assert_eq!(Description::parse(text.as_bytes()).get("Built"), None, "{line:?}");
+            assert_eq!(Description::parse(&bytes).get("Version"), Some("1.0"), "{line:?}");
+        }
     }
 
     #[test]

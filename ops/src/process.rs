@@ -1,9 +1,10 @@
 //! Child processes in groups of their own: output captured, ended together, nobody left behind.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
@@ -12,8 +13,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::process::{Child, ChildStdin, Command};
 
+/// Hears what a process writes: where in the log it is, in bytes, and the text, in whole lines as a rule. Called on a
+/// thread of its own; the process waits meanwhile.
+pub type Output = Arc<dyn Fn(u64, &str) + Send + Sync>;
+
 /// What to run. The child gets no environment but `env`, and no standard input.
-#[derive(Debug)]
 pub struct Invocation {
     /// The program.
     pub program: PathBuf,
@@ -25,6 +29,8 @@ pub struct Invocation {
     pub cwd: PathBuf,
     /// Where its standard output and error go.
     pub log: fs::File,
+    /// Who is told of it.
+    pub output: Output,
     /// How long it may take.
     pub timeout: Duration,
 }
@@ -169,16 +175,15 @@ pub(crate) async fn within<T>(
 /// Runs a process to its end. When the time is over or a stop is requested the whole group is asked to end
 /// (SIGTERM), and killed after five seconds or when the stop is forced. Afterwards no process of the group is left.
 pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, ProcessError> {
-    let Invocation { program, args, env, cwd, log, timeout } = invocation;
-    let (mut output, input) = io::pipe()?;
+    let Invocation { program, args, env, cwd, log, output, timeout } = invocation;
+    let (written, input) = io::pipe()?;
     let mut command = Command::new(&program);
     command.args(args).env_clear().envs(env).current_dir(cwd);
     command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
     let mut group = Group::spawn(&mut command)?;
     // The last of our own ends of the pipe that are for the child.
     drop(command);
-    let mut log = log.into_file();
-    let captured = tokio::task::spawn_blocking(move || io::copy(&mut output, &mut log));
+    let captured = tokio::task::spawn_blocking(move || capture(written, Captured::new(log, output)?));
     let ended = within(group.wait(), timeout, stop).await;
     match ended {
         // Whatever the child has left behind is in its group still.
@@ -193,6 +198,66 @@ pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, Proc
     ended
 }
 
+fn capture(mut written: io::PipeReader, mut captured: Captured) -> io::Result<()> {
+    let mut buffer = [0; PIECE_MAX];
+    loop {
+        match written.read(&mut buffer) {
+            Ok(0) => return Ok(captured.end()),
+            Ok(n_read) => captured.take(&buffer[..n_read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Longer lines are told in pieces.
+const PIECE_MAX: usize = 4096;
+
+/// What a process has written: goes into the log at once, and is told in lines.
+pub(crate) struct Captured {
+    log: fs::File,
+    output: Output,
+    /// Where in the log `untold` begins.
+    from: u64,
+    untold: Vec<u8>,
+}
+
+impl Captured {
+    /// Goes on at the end of `log`.
+    pub(crate) fn new(log: fs::File, output: Output) -> io::Result<Self> {
+        let from = log.metadata()?.len();
+        Ok(Self { log, output, from, untold: Vec::new() })
+    }
+
+    /// Takes what was written next.
+    pub(crate) fn take(&mut self, written: &[u8]) -> io::Result<()> {
+        self.log.write_all(written)?;
+        for piece in written.chunks(PIECE_MAX) {
+            if self.untold.len() + piece.len() > PIECE_MAX {
+                self.tell(self.untold.len());
+            }
+            self.untold.extend(piece);
+            if let Some(last) = self.untold.iter().rposition(|byte| *byte == b'\n') {
+                self.tell(last + 1);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the last line even if it has no end.
+    pub(crate) fn end(&mut self) {
+        self.tell(self.untold.len());
+    }
+
+    fn tell(&mut self, n: usize) {
+        if n > 0 {
+            (self.output)(self.from, &String::from_utf8_lossy(&self.untold[..n]));
+            self.untold.drain(..n);
+            self.from += n as u64;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,6 +269,7 @@ mod tests {
             env: vec![("PATH".into(), "/usr/bin:/bin".into())],
             cwd: dir.to_owned(),
             log: fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap(),
+            output: Arc::new(|_, _| {}),
             timeout,
         }
     }
@@ -215,6 +281,26 @@ mod tests {
         assert_eq!(status.code(), Some(3));
         let log = fs::read_to_string(dir.path().join("log")).unwrap();
         assert!(log.contains("oops") && !log.contains("CARGO"), "{log}");
+    }
+
+    #[tokio::test]
+    async fn what_it_writes_is_told_in_lines_and_with_its_place_in_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("log"), "before\n").unwrap();
+        let heard = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let script = "echo one; echo two; head -c 10000 /dev/zero | tr '\\0' x; echo; printf end";
+        let mut invocation = shell(script, dir.path(), Duration::MAX);
+        let told = Arc::clone(&heard);
+        invocation.output = Arc::new(move |from, text| told.lock().unwrap().push((from, text.to_owned())));
+        run(invocation, &Stop::new()).await.unwrap();
+        let (log, heard) = (fs::read_to_string(dir.path().join("log")).unwrap(), heard.lock().unwrap());
+        let mut place = "before\n".len();
+        for (from, text) in &*heard {
+            assert_eq!((*from, &log[place..place + text.len()]), (place as u64, text.as_str()));
+            assert!(text.ends_with('\n') || text.len() == PIECE_MAX || text == "end", "{text}");
+            place += text.len();
+        }
+        assert_eq!(place, log.len());
     }
 
     #[tokio::test]

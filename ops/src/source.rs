@@ -2,16 +2,17 @@
 //! and the digest by which such a tree is known.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use crate::digest::{Hasher, Sha256Digest};
 use crate::fs::{remove_all, walk};
 use crate::metadata;
 use crate::package::Description;
+use crate::unpack::DESCRIPTION_BYTES_MAX;
 
 /// Directories that never belong to a package.
 const NEVER_DIRS: [&str; 10] =
@@ -24,6 +25,9 @@ const NEVER_ENDINGS: [&str; 6] = ["~", ".bak", ".swp", ".DS_Store", ".Rcheck", "
 /// What compiling in place leaves in `src`.
 const OBJECT_ENDINGS: [&str; 4] = [".o", ".so", ".sl", ".dylib"];
 
+/// The most that a compiled pattern may take. The usual ones take a few kilobytes.
+const PATTERN_BYTES_MAX: usize = 256 << 10;
+
 /// Decides which files of a tree belong to the package.
 #[derive(Debug)]
 pub struct BuildIgnore {
@@ -34,13 +38,15 @@ impl BuildIgnore {
     /// Reads the `.Rbuildignore` of a tree, if it has one: Perl expressions, matched without regard to case against
     /// paths below the tree.
     pub fn read(tree: &Path) -> io::Result<Self> {
-        let bytes = match fs::read(tree.join(".Rbuildignore")) {
+        let bytes = match read_small(&tree.join(".Rbuildignore"), 64 << 10) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             other => other?,
         };
         let lines = String::from_utf8_lossy(&bytes);
         let patterns = lines.lines().map(str::trim).filter(|line| !line.is_empty()).filter_map(|line| {
-            fancy_regex::Regex::new(&format!("(?i){line}"))
+            fancy_regex::RegexBuilder::new(&format!("(?i){line}"))
+                .delegate_size_limit(PATTERN_BYTES_MAX)
+                .build()
                 .inspect_err(|error| tracing::warn!(pattern = line, %error, "cannot be read in .Rbuildignore"))
                 .ok()
         });
@@ -108,7 +114,7 @@ pub fn copy(tree: &Path, into: &Path) -> io::Result<()> {
             kind if kind.is_dir() => fs::create_dir(&target)?,
             kind if kind.is_symlink() => {
                 let destination = fs::read_link(item.path())?;
-                fs_err::os::unix::fs::symlink(destination, &target)?;
+                fs::os::unix::fs::symlink(destination, &target)?;
             }
             _ => drop(fs::copy(item.path(), &target)?),
         }
@@ -135,7 +141,7 @@ pub fn prune(tree: &Path) -> io::Result<()> {
 /// version control may have forgotten. Returns the DESCRIPTION as it is now.
 pub fn finish(tree: &Path, fields: &BTreeMap<String, String>) -> io::Result<Description> {
     let path = tree.join("DESCRIPTION");
-    let bytes = metadata::with_fields(&fs::read(&path)?, fields);
+    let bytes = metadata::with_fields(&read_small(&path, DESCRIPTION_BYTES_MAX)?, fields);
     fs::write(&path, &bytes)?;
     let description = Description::parse(&bytes);
     if !description.is_built() {
@@ -149,6 +155,17 @@ pub fn finish(tree: &Path, fields: &BTreeMap<String, String>) -> io::Result<Desc
         }
     }
     Ok(description)
+}
+
+/// Reads a file of somebody else's, which may have at most `bytes_max` bytes: what is read here is kept in memory.
+fn read_small(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let problem = format!("{}: has more than {bytes_max} bytes, which no R package's has", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -4,13 +4,39 @@
 //! {root}/{platform}/platform.json                                       what the platform's digest stands for
 //! {root}/{platform}/{package}/{source_hash}/configs.json                the known configurations of a source
 //! {root}/{platform}/{package}/{source_hash}/{config_hash}/              the tree, read-only
+//! {root}/{platform}/{package}/{source_hash}/{config_hash}.files         its manifest: what the tree consists of
 //! {root}/{platform}/{package}/{source_hash}/{config_hash}.json          its sidecar; the mtime is "last used"
-//! {root}/.staging/{uuid}/  .locks/  .probes/  blobs/  logs/
+//! {root}/.staging/{uuid}/  .locks/  .keys/  .probes/  .aside/  blobs/  logs/
 //! ```
 //!
-//! An entry exists when tree *and* sidecar exist, and the sidecar is written last, after the tree was flushed to
+//! An entry exists when tree *and* sidecar exist, and the sidecar is written last, after all else was flushed to
 //! the disk. So a process that dies at any instant leaves an entry or none, and what it leaves besides is swept by
-//! the next build. Only [`Store::publish`] adds a name below a platform.
+//! the next build. Only [`Store::publish`] and [`transfer::import`] add a name below a platform.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use larder_ops::digest::Sha256Digest;
+//! use larder_ops::key::{ConfigMap, PackageKey};
+//! use larder_ops::package::PackageName;
+//! use larder_ops::store::{OnExisting, Sidecar, Store};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! let store = Store::open(dir.path(), "4.2-x86_64-pc-linux-gnu", "R 4.2.2, gcc 12");
+//! let name = PackageName::parse("R6")?;
+//! let key = PackageKey::new(name, "2.5.1".to_owned(), Sha256Digest::of(b"source"), vec![], &ConfigMap::default());
+//! assert_eq!(store.lookup(key.package(), key.reference()), None);
+//!
+//! // Built beside, then published in one step, under a lock that other processes wait for.
+//! let _lock = store.lock_source(key.package(), key.reference().source)?;
+//! let staging = store.stage()?;
+//! let built = staging.path().join("R6");
+//! fs_err::create_dir(&built)?;
+//! fs_err::write(built.join("DESCRIPTION"), "Package: R6\nBuilt: R 4.2.2\n")?;
+//! let tree = store.publish(&built, &key, &Sidecar::new(&key, Duration::from_secs(1)), OnExisting::Keep)?;
+//! assert_eq!(store.lookup(key.package(), key.reference()), Some(tree));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,19 +44,32 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use fs_err as fs;
+use crate::fault::fs;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
 use crate::facets;
-use crate::fs::{make_read_only, remove_all, write_atomically};
+use crate::fs::{make_read_only, remove_all};
 use crate::key::{ConfigMap, PackageKey, Reference};
 use crate::link::Linker;
 use crate::package::PackageName;
+use manifest::Manifest;
 use staging::Staging;
 
+mod entry;
+mod keys;
+pub mod manifest;
+pub(crate) mod scan;
+mod sidecar;
 mod staging;
+#[cfg(test)]
+mod testing;
+pub mod transfer;
+pub mod verify;
 
+pub use entry::{BrokenEntry, Depth, Problem};
+pub use keys::Lead;
+pub use sidecar::SidecarError;
 pub use staging::StagingDir;
 
 /// A store as one platform sees it. Cheap to open; nothing is created before something is stored.
@@ -41,6 +80,11 @@ pub struct Store {
     description: String,
     staging: Mutex<Option<Staging>>,
 }
+
+/// What the store knows of a source.
+const CONFIGS: &str = "configs.json";
+/// What the store knows of a platform.
+const PLATFORM: &str = "platform.json";
 
 /// The known configurations of one source. Another implementation reads and writes this file: its field names stay.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,6 +135,18 @@ pub struct Sidecar {
     /// The content key: the config hash, but with the interfaces of what it links to in place of their keys.
     #[serde(default)]
     pub content: Option<Sha256Digest>,
+    /// The digest of the tree: that of its manifest.
+    #[serde(default)]
+    pub tree: Option<Sha256Digest>,
+    /// The bytes of all files together, where the digest is known.
+    #[serde(default)]
+    pub size: u64,
+    /// How many files there are, where the digest is known.
+    #[serde(default)]
+    pub n_files: u64,
+    /// Set by whoever writes the file; says that nothing of it was lost.
+    #[serde(default)]
+    checksum: Option<String>,
 }
 
 /// One package that another was built against.
@@ -141,6 +197,11 @@ impl Store {
         &self.platform
     }
 
+    /// Returns what the platform stands for.
+    fn description(&self) -> &str {
+        &self.description
+    }
+
     /// Returns where a package's tree is, or would be.
     pub fn tree(&self, package: &PackageName, reference: Reference) -> PathBuf {
         self.source_dir(package, reference.source).join(reference.config.to_string())
@@ -157,7 +218,7 @@ impl Store {
     /// Returns the tree of an entry if the store has it: one look at the sidecar, one at the tree.
     pub fn lookup(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
         let tree = self.tree(package, reference);
-        (tree.with_extension("json").is_file() && tree.is_dir()).then_some(tree)
+        (tree.with_extension("json").is_file() && tree.join("DESCRIPTION").is_file()).then_some(tree)
     }
 
     /// Returns what is known of a source. A file that is missing or cannot be read as such is made good from the
@@ -175,7 +236,7 @@ impl Store {
     }
 
     fn configs_file(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        serde_json::from_slice(&fs::read(self.source_dir(package, source).join("configs.json")).ok()?).ok()
+        serde_json::from_slice(&fs::read(self.source_dir(package, source).join(CONFIGS)).ok()?).ok()
     }
 
     /// Returns the sidecars of a source's entries with the config hash and the time of last use, last used first.
@@ -185,7 +246,7 @@ impl Store {
             .filter_map(|item| {
                 let name = item.file_name().into_string().ok()?;
                 let config = name.strip_suffix(".json")?.parse().ok()?;
-                let sidecar = serde_json::from_slice(&fs::read(item.path()).ok()?).ok()?;
+                let sidecar = Sidecar::parse(&fs::read(item.path()).ok()?).ok()?;
                 Some((config, item.metadata().ok()?.modified().ok()?, sidecar))
             })
             .collect();
@@ -202,7 +263,7 @@ impl Store {
 
     /// Returns the sidecar of one entry.
     pub fn sidecar(&self, package: &PackageName, reference: Reference) -> Option<Sidecar> {
-        serde_json::from_slice(&fs::read(self.sidecar_path(package, reference)).ok()?).ok()
+        Sidecar::of_tree(&self.tree(package, reference))
     }
 
     /// Notes that an entry is used now. A store that cannot be written is used all the same.
@@ -225,10 +286,11 @@ impl Store {
         Ok(SourceLock { _file: file })
     }
 
-    /// Removes what dead processes left in staging; what a living one works on is locked by it. Cheap where there is
-    /// nothing, so every run begins with it.
+    /// Removes what dead processes left in staging, and what is known of keys whose entries somebody removed; what a
+    /// living process works on is locked by it. Cheap where there is nothing, so every run begins with it.
     pub fn sweep(&self) {
         staging::sweep(&self.root);
+        self.prune_keys();
     }
 
     /// Makes an empty directory on the store's file system, removed when it is dropped.
@@ -238,6 +300,11 @@ impl Store {
             *staging = Some(Staging::open(&self.root)?);
         }
         staging.as_ref().expect("set just above").dir()
+    }
+
+    /// Gives up the staging directory, once nothing is in it; the next use makes another.
+    pub fn end_staging(&self) {
+        *self.staging.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// Makes an installed package at `built`, which lies in a [`StagingDir`] of this store, the entry of `key`.
@@ -257,40 +324,49 @@ impl Store {
         }
         let (package, reference) = (key.package(), key.reference());
         if existing == OnExisting::Keep
-            && let Some(tree) = self.lookup(package, reference)
+            && let Ok(Some(tree)) = self.inspect(package, reference, Depth::Glance)
         {
             remove_all(built)?;
             return Ok(tree);
         }
         make_read_only(built)?;
-        self.write_platform()?;
-        let dir = self.source_dir(package, reference.source);
+        let manifest = scan::manifest(built, |_| true)?;
+        self.enter(built, package, reference, &manifest, sidecar)
+    }
+
+    /// Gives a tree its name, and makes it an entry. What has that name gives way: kept aside if it was an entry that
+    /// is broken, and removed if it is to be replaced, or what a crash left. The caller holds the source's lock.
+    fn enter(
+        &self,
+        built: &Path,
+        package: &PackageName,
+        reference: Reference,
+        manifest: &Manifest,
+        sidecar: &Sidecar,
+    ) -> Result<PathBuf, StoreError> {
+        let (dir, tree) = (self.source_dir(package, reference.source), self.tree(package, reference));
         fs::create_dir_all(&dir)?;
-        // Everything of the tree reaches the disk before the sidecar says that it is complete.
-        rustix::fs::syncfs(fs::File::open(built)?).map_err(io::Error::from)?;
-        let tree = self.tree(package, reference);
+        if let Err(broken) = self.inspect(package, reference, Depth::Glance) {
+            self.set_aside(package, reference, &broken)?;
+        }
+        let replaced = self.stage()?;
+        if fs::remove_file(self.sidecar_path(package, reference)).is_ok() {
+            // Else the old sidecar might come back after a loss of power, and speak for the new tree.
+            entry::flush_dir(&dir)?;
+        }
         if tree.symlink_metadata().is_ok() {
-            // A tree without sidecar that a crash left, or one to be replaced. Without its sidecar it is no entry.
-            let aside = self.stage()?;
-            let _ = fs::remove_file(self.sidecar_path(package, reference));
-            fs::rename(&tree, aside.path().join("replaced"))?;
+            fs::rename(&tree, replaced.path().join("replaced"))?;
         }
         fs::rename(built, &tree)?;
-        let interface = facets::interface(&tree)?;
-        let sidecar = &Sidecar { interface: Some(interface), ..sidecar.clone() };
-        let json = serde_json::to_vec_pretty(sidecar).map_err(io::Error::from)?;
-        write_atomically(&self.sidecar_path(package, reference), &json)?;
-        self.add_config(key, sidecar)?;
+        self.complete(package, reference, manifest, sidecar)?;
         Ok(tree)
     }
 
     /// Returns the interface digest of a tree, from its sidecar where it has one.
     pub fn interface(&self, tree: &Path) -> io::Result<Sha256Digest> {
-        let sidecar = fs::read(tree.with_extension("json")).ok();
-        let sidecar: Option<Sidecar> = sidecar.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        match sidecar.and_then(|sidecar| sidecar.interface) {
+        match Sidecar::of_tree(tree).and_then(|sidecar| sidecar.interface) {
             Some(interface) if tree.starts_with(&self.root) => Ok(interface),
-            _ => facets::interface(tree),
+            _ => facets::interface_of(tree),
         }
     }
 
@@ -314,38 +390,50 @@ impl Store {
         let (Some(tree), Some(sidecar)) = (self.lookup(package, from), self.sidecar(package, from)) else {
             return Ok(None);
         };
+        if let Ok(Some(tree)) = self.inspect(package, key.reference(), Depth::Glance) {
+            return Ok(Some(tree));
+        }
         let staging = self.stage()?;
         let linked = staging.path().join("adopted");
         Linker::new(None).link_tree(&tree, &linked)?;
         let now = Sidecar::new(key, Duration::ZERO);
+        let known = self.manifest(package, from, &sidecar);
         let sidecar = Sidecar { config: now.config, linked: now.linked, created_at: now.created_at, ..sidecar };
-        self.publish(&linked, key, &sidecar, OnExisting::Keep).map(Some)
+        // The files are the same ones: they need not be read again.
+        let manifest = known.map_or_else(|| scan::manifest(&linked, |_| true), Ok)?;
+        self.enter(&linked, package, key.reference(), &manifest, &sidecar).map(Some)
     }
 
-    fn add_config(&self, key: &PackageKey, sidecar: &Sidecar) -> io::Result<()> {
-        let (package, reference) = (key.package(), key.reference());
-        let mut configs = self.configs(package, reference.source).unwrap_or_default();
+    /// Adds an entry to what is known of its source, and forgets those that are no more.
+    fn add_config(
+        &self,
+        scratch: &StagingDir,
+        package: &PackageName,
+        reference: Reference,
+        sidecar: &Sidecar,
+    ) -> io::Result<()> {
+        let source = reference.source;
+        let mut configs = self.configs(package, source).unwrap_or_default();
         configs.source_compiled = sidecar.source_compiled;
         configs.linkingto.clone_from(&sidecar.linkingto);
-        configs.configs.insert(reference.config, key.config().clone());
-        let json = serde_json::to_vec_pretty(&configs)?;
-        write_atomically(&self.source_dir(package, reference.source).join("configs.json"), &json)
+        configs.configs.retain(|config, _| self.lookup(package, Reference { source, config: *config }).is_some());
+        configs.configs.insert(reference.config, sidecar.config.clone());
+        let path = self.source_dir(package, source).join(CONFIGS);
+        entry::write(scratch, &path, &serde_json::to_vec_pretty(&configs)?)
     }
 
-    fn write_platform(&self) -> io::Result<()> {
+    fn write_platform(&self, scratch: &StagingDir) -> io::Result<()> {
         #[derive(Serialize)]
         struct Platform<'a> {
             platform: &'a str,
             description: Vec<&'a str>,
         }
-        let dir = self.root.join(&self.platform);
-        let path = dir.join("platform.json");
+        let path = self.root.join(&self.platform).join(PLATFORM);
         if path.exists() {
             return Ok(());
         }
-        fs::create_dir_all(&dir)?;
         let platform = Platform { platform: &self.platform, description: self.description.lines().collect() };
-        write_atomically(&path, &serde_json::to_vec_pretty(&platform)?)
+        entry::write(scratch, &path, &serde_json::to_vec_pretty(&platform)?)
     }
 }
 
@@ -379,6 +467,10 @@ impl Sidecar {
             build_ms: u64::try_from(build.as_millis()).unwrap_or(u64::MAX),
             interface: None,
             content: None,
+            tree: None,
+            size: 0,
+            n_files: 0,
+            checksum: None,
         }
     }
 }

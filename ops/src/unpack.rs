@@ -12,7 +12,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use archive::Entry;
+pub(crate) use archive::Metered;
 pub use name::Refusal;
+pub(crate) use name::check_link;
 use tree::Tree;
 
 /// What to expect of an archive, and how much of it to accept.
@@ -22,18 +24,39 @@ pub struct Options {
     pub subdir: Option<String>,
     /// Whether an archive without a DESCRIPTION in the package's folder is an error.
     pub needs_description: bool,
-    /// The most that all files together may hold once unpacked.
+    /// The most that all files together may hold once unpacked. Of a small archive less is accepted: beyond a GiB
+    /// not more than 200 times its own size.
     pub unpacked_bytes_max: u64,
-    /// The most entries that an archive may have.
+    /// The most entries that an archive may have, and the most folders, with those that it only implies.
     pub entries_max: u64,
+    /// The most bytes that all names and link targets may have together: they are kept in memory.
+    pub names_bytes_max: u64,
 }
 
 impl Default for Options {
     /// No subdirectory, DESCRIPTION required, 20 GiB in at most a million entries: far more than any R package has.
     fn default() -> Self {
-        Self { subdir: None, needs_description: true, unpacked_bytes_max: 20 << 30, entries_max: 1_000_000 }
+        Self {
+            subdir: None,
+            needs_description: true,
+            unpacked_bytes_max: 20 << 30,
+            entries_max: 1_000_000,
+            names_bytes_max: 128 << 20,
+        }
     }
 }
+
+/// Returns the most bytes that an archive may hold if it is no bomb, up to `max`. Data that is all zeros packs a
+/// thousandfold, but nobody publishes more than a GiB of it.
+fn bytes_max(archive: &Path, max: u64) -> Result<u64, UnpackError> {
+    const FREE_BYTES: u64 = 1 << 30;
+    const RATIO_MAX: u64 = 200;
+    let size = fs_err::metadata(archive)?.len();
+    Ok(max.min(size.saturating_mul(RATIO_MAX).max(FREE_BYTES)))
+}
+
+/// The most bytes of a DESCRIPTION that are read. The largest on CRAN has some tens of thousands.
+pub const DESCRIPTION_BYTES_MAX: u64 = 4 << 20;
 
 /// A tree that [`unpack`] made.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,13 +107,13 @@ pub enum UnpackError {
         archive: PathBuf,
     },
     /// It would fill the disk.
-    #[error("{archive}: holds more than {max} {unit}, which no R package does")]
+    #[error("{archive}: holds more than {max} {unit}, which no R package of its size does")]
     TooLarge {
         /// The file.
         archive: PathBuf,
         /// The limit that was reached.
         max: u64,
-        /// What was counted: `bytes` or `entries`.
+        /// What was counted: `bytes`, `entries` or `bytes of names`.
         unit: &'static str,
     },
     /// The subdirectory that was asked for is not in it.
@@ -144,11 +167,12 @@ pub fn unpack(
         Some(subdir) => inner_path(archive, subdir.as_bytes())?,
         None => PathBuf::new(),
     };
+    let options = &Options { unpacked_bytes_max: bytes_max(archive, options.unpacked_bytes_max)?, ..options.clone() };
     let unfinished = Unfinished(into);
     let mut tree = Tree::create(archive, into, options, should_stop)?;
     let mut top = Top::default();
-    archive::visit(archive, &mut |entry| {
-        tree.count_entry()?;
+    archive::visit(archive, options.unpacked_bytes_max, &mut |entry| {
+        tree.count_entry(&entry)?;
         if let Some(path) = top.strip(archive, &entry)? {
             tree.add(&path, entry, &top)?;
         }
@@ -173,17 +197,17 @@ pub fn unpack(
 /// Returns the contents of one small file (up to 4 MiB), given by its path below the archive's top folder such as
 /// `DESCRIPTION` or `r/DESCRIPTION`, without unpacking anything; `None` if the archive does not have it.
 pub fn peek(archive: &Path, file: &str) -> Result<Option<Vec<u8>>, UnpackError> {
-    const PEEKED_BYTES_MAX: u64 = 4 << 20;
+    let bytes_max = bytes_max(archive, Options::default().unpacked_bytes_max)?;
     let wanted = inner_path(archive, file.as_bytes())?;
     let mut found = None;
     let mut top = Top::default();
-    archive::visit(archive, &mut |entry| {
+    archive::visit(archive, bytes_max, &mut |entry| {
         if top.strip(archive, &entry)?.is_none_or(|path| path != wanted) || !entry.kind.is_file() {
             return Ok(ControlFlow::Continue(()));
         }
         let mut bytes = Vec::new();
         let damaged = |source| UnpackError::Damaged { archive: archive.to_owned(), source };
-        entry.data.take(PEEKED_BYTES_MAX).read_to_end(&mut bytes).map_err(damaged)?;
+        entry.data.take(DESCRIPTION_BYTES_MAX).read_to_end(&mut bytes).map_err(damaged)?;
         found = Some(bytes);
         Ok(ControlFlow::Break(()))
     })?;

@@ -19,7 +19,7 @@ pub(super) fn run(args: &GraphArgs, env: &Env) -> Result<Exit, CommandError> {
     ui::print_data(&match args.format {
         GraphFormat::Dot => dot(&plan),
         GraphFormat::Mermaid => mermaid(&plan),
-        GraphFormat::Json => ui::graph_as_json(&plan),
+        GraphFormat::Json => ui::graph_as_json(&plan, &larder.host().platform),
     });
     Ok(Exit::Done)
 }

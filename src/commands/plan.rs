@@ -3,10 +3,12 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use larder_ops::package::PackageName;
+
 use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, read_lockfile, request};
 use crate::cli::PlanArgs;
 use crate::exit::Exit;
-use crate::larder::{Larder, Request};
+use crate::larder::{Larder, Refresh, Replaced, Request};
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Plan};
 use crate::ui;
@@ -14,9 +16,10 @@ use crate::ui;
 pub(super) fn run(args: &PlanArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     log_to_stderr(&args.output);
-    let request = request(&args.place, &args.wish, &args.lockfile);
+    let mut request = request(&args.place, &args.wish, &args.lockfile);
+    request.reference.clone_from(&args.reference_lib);
     let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
-    show(&larder, &args.lockfile, &lockfile, &request, args.output.json)
+    show(&larder, &args.lockfile, &lockfile, &request, args.loaded.as_deref(), args.output.json)
 }
 
 /// Prints the plan for a lockfile.
@@ -25,14 +28,18 @@ pub(super) fn show(
     path: &Path,
     lockfile: &Lockfile,
     request: &Request,
+    loaded: Option<&[PackageName]>,
     is_json: bool,
 ) -> Result<Exit, CommandError> {
-    let plan = larder.plan(lockfile, request).map_err(in_lockfile(path))?;
+    let (plan, refresh) = larder.changes(lockfile, request, loaded.unwrap_or_default()).map_err(in_lockfile(path))?;
+    let refresh = loaded.map(|_| refresh);
     if is_json {
         let store = larder.store();
         ui::print_data(&ui::plan_as_json(&plan, &larder.host().platform, &request.library, store.root()));
+        ui::print_data(&refresh.as_ref().map(ui::refresh_as_json).unwrap_or_default());
     } else {
         ui::print_data(&text(&plan, &larder.host().platform));
+        ui::print_data(&refresh.as_ref().map(told).unwrap_or_default());
     }
     Ok(Exit::Done)
 }
@@ -57,8 +64,24 @@ fn text(plan: &Plan, platform: &str) -> String {
     });
     let counts: Vec<_> = counts.collect();
     let _ = writeln!(text, "{}", if counts.is_empty() { "nothing to do".to_owned() } else { counts.join(", ") });
+    for stale in &plan.stale {
+        let _ = writeln!(text, "stale: {} {}: {}", stale.package, stale.version, stale.because);
+    }
     for warning in &plan.warnings {
         let _ = writeln!(text, "warning: {warning}");
+    }
+    text
+}
+
+/// Says what an R that runs is to do, and why.
+fn told(refresh: &Refresh) -> String {
+    if refresh.is_in_place() {
+        return "No loaded package changes: what is new can be added to the library in use\n".to_owned();
+    }
+    let mut text = "Loaded packages change: R has to be started anew, with the new library\n".to_owned();
+    for Replaced { package, from, to, because } in &refresh.changed {
+        let version = |version: &Option<String>| version.clone().unwrap_or_else(|| "none".to_owned());
+        let _ = writeln!(text, "  {package}  {} -> {}  {because}", version(from), version(to));
     }
     text
 }

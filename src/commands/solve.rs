@@ -28,6 +28,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     }
     config.build_timeout = args.build_timeout;
     config.is_plain_install = args.plain_install;
+    config.verifies = args.verify;
     config.link = match args.link {
         Link::Auto => None,
         Link::Reflink => Some(LinkMode::Reflink),
@@ -39,10 +40,13 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     if args.keep_going {
         request.on_failure = OnFailure::KeepGoing;
     }
-    request.is_exact = args.exact;
+    request.is_exact = args.change.exact;
+    request.reference.clone_from(&args.change.reference_lib);
+    request.makes_generations = args.change.atomic_library;
+    request.generations_kept = args.change.keep_generations;
     let larder = larder(config)?;
     if args.dry_run {
-        return plan::show(&larder, path, &lockfile, &request, args.output.json);
+        return plan::show(&larder, path, &lockfile, &request, None, args.output.json);
     }
     let ui = Ui::new(UiOptions {
         format: if args.output.json { Format::Json } else { Format::Human },

@@ -1,24 +1,37 @@
-//! `solve store`: what to do with the store besides solving.
+//! `solve store`: what to do with the store besides solving. One file per subcommand.
 
-use super::{CommandError, Env, config, larder, read_lockfile};
-use crate::cli::StoreCommand;
+use larder_ops::package::PackageName;
+
+use super::{CommandError, Env, palette};
+use crate::cli::{Color, ExchangeArgs, StoreCommand};
 use crate::exit::Exit;
+use crate::larder::Exchange;
 use crate::ui;
 
+mod export;
+mod import;
+mod ingest;
+mod populate;
+mod verify;
+
 pub(super) fn run(command: &StoreCommand, env: &Env) -> Result<Exit, CommandError> {
-    let (StoreCommand::Populate(args) | StoreCommand::Ingest(args)) = command;
-    let lockfile = read_lockfile(&args.lockfile)?;
-    let larder = larder(config(&args.store, args.r.as_deref(), None, env)?)?;
-    let reference = args.reference_lib.as_deref();
     match command {
-        StoreCommand::Populate(_) => {
-            let found = larder.populate(&lockfile, &args.lib, reference)?;
-            ui::print_data(&format!("store: {} hits, {} misses\n", found.hits, found.misses));
-        }
-        StoreCommand::Ingest(_) => {
-            let manifest = larder.ingest(&lockfile, &args.lib, reference)?;
-            ui::print_data(&format!("store: {} packages in {}\n", manifest.len(), crate::larder::STORE_MANIFEST));
-        }
+        StoreCommand::Populate(args) => populate::run(args, env),
+        StoreCommand::Ingest(args) => ingest::run(args, env),
+        StoreCommand::Export(args) => export::run(args, env),
+        StoreCommand::Import(args) => import::run(args, env),
+        StoreCommand::Verify(args) => verify::run(args, env),
     }
-    Ok(Exit::Done)
+}
+
+fn exchange(args: &ExchangeArgs) -> Exchange {
+    Exchange { library: args.lib.clone(), reference: args.reference_lib.clone(), is_runtime: args.runtime }
+}
+
+fn warn_of_stale(stale: &[PackageName], env: &Env) {
+    if !stale.is_empty() {
+        let names = stale.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let message = format!("of the reference library, but not of the lockfile, and left out as stale: {names}");
+        ui::print_warning(&message, palette(env, Color::Auto));
+    }
 }

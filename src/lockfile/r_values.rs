@@ -1,6 +1,7 @@
 //! JSON values as R writes them. R has no scalars: where one value is missing it writes `{}` or `[]`,
 //! and a vector of one may be a bare value.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -9,11 +10,11 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Unexpecte
 
 /// A string, or nothing.
 #[derive(Default)]
-pub(super) struct Text(pub(super) Option<String>);
+pub(super) struct Text<'a>(pub(super) Option<Cow<'a, str>>);
 
 /// Any number of strings.
 #[derive(Default)]
-pub(super) struct Texts(pub(super) Vec<String>);
+pub(super) struct Texts<'a>(pub(super) Vec<Cow<'a, str>>);
 
 /// A number of bytes, or nothing.
 #[derive(Default)]
@@ -32,72 +33,72 @@ pub(super) struct Metadata(pub(super) BTreeMap<String, String>);
 pub(super) struct SystemPackages(pub(super) Vec<String>);
 
 /// Takes one scalar after the other; what it does not accept is a value of the wrong kind.
-trait FromR: Default {
+trait FromR<'de>: Default {
     const EXPECTED: &'static str;
 
-    fn accept(&mut self, scalar: Scalar<'_>) -> bool;
+    fn accept(&mut self, scalar: Scalar<'de>) -> Result<(), Scalar<'de>>;
 
-    fn field<'de, A: MapAccess<'de>>(&mut self, _: &str, map: &mut A) -> Result<(), A::Error> {
+    fn field<A: MapAccess<'de>>(&mut self, _: &str, map: &mut A) -> Result<(), A::Error> {
         map.next_value::<IgnoredAny>().map(drop)
     }
 }
 
-#[derive(Clone, Copy)]
-enum Scalar<'a> {
-    Text(&'a str),
+/// A text is borrowed from the file unless it has escapes: a large lockfile has a million of them.
+enum Scalar<'de> {
+    Text(Cow<'de, str>),
     Number(f64),
     Boolean(bool),
 }
 
-impl FromR for Text {
+impl<'de: 'a, 'a> FromR<'de> for Text<'a> {
     const EXPECTED: &'static str = "a string";
 
-    fn accept(&mut self, scalar: Scalar<'_>) -> bool {
-        let Scalar::Text(text) = scalar else { return false };
-        self.0.get_or_insert_with(|| text.to_owned());
-        true
+    fn accept(&mut self, scalar: Scalar<'de>) -> Result<(), Scalar<'de>> {
+        let Scalar::Text(text) = scalar else { return Err(scalar) };
+        self.0.get_or_insert(text);
+        Ok(())
     }
 }
 
-impl FromR for Texts {
+impl<'de: 'a, 'a> FromR<'de> for Texts<'a> {
     const EXPECTED: &'static str = "a list of strings";
 
-    fn accept(&mut self, scalar: Scalar<'_>) -> bool {
-        let Scalar::Text(text) = scalar else { return false };
-        self.0.extend((!text.is_empty()).then(|| text.to_owned()));
-        true
+    fn accept(&mut self, scalar: Scalar<'de>) -> Result<(), Scalar<'de>> {
+        let Scalar::Text(text) = scalar else { return Err(scalar) };
+        self.0.extend(Some(text).filter(|text| !text.is_empty()));
+        Ok(())
     }
 }
 
-impl FromR for Size {
+impl<'de> FromR<'de> for Size {
     const EXPECTED: &'static str = "a number of bytes";
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be positive and small")]
-    fn accept(&mut self, scalar: Scalar<'_>) -> bool {
-        let Scalar::Number(number) = scalar else { return false };
+    fn accept(&mut self, scalar: Scalar<'de>) -> Result<(), Scalar<'de>> {
+        let Scalar::Number(number) = scalar else { return Err(scalar) };
         self.0 = (0.0..1e15).contains(&number).then_some(number as u64);
-        true
+        Ok(())
     }
 }
 
-impl FromR for Flag {
+impl<'de> FromR<'de> for Flag {
     const EXPECTED: &'static str = "true or false";
 
-    fn accept(&mut self, scalar: Scalar<'_>) -> bool {
-        let Scalar::Boolean(value) = scalar else { return false };
+    fn accept(&mut self, scalar: Scalar<'de>) -> Result<(), Scalar<'de>> {
+        let Scalar::Boolean(value) = scalar else { return Err(scalar) };
         self.0 = value;
-        true
+        Ok(())
     }
 }
 
-impl FromR for Metadata {
+impl<'de> FromR<'de> for Metadata {
     const EXPECTED: &'static str = "an object";
 
-    fn accept(&mut self, _: Scalar<'_>) -> bool {
-        false
+    fn accept(&mut self, scalar: Scalar<'de>) -> Result<(), Scalar<'de>> {
+        Err(scalar)
     }
 
-    fn field<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         if let serde_json::Value::String(text) = map.next_value()? {
             self.0.insert(name.to_owned(), text);
         }
@@ -105,16 +106,16 @@ impl FromR for Metadata {
     }
 }
 
-impl FromR for SystemPackages {
+impl<'de> FromR<'de> for SystemPackages {
     const EXPECTED: &'static str = "a list of system requirements";
 
-    fn accept(&mut self, _: Scalar<'_>) -> bool {
-        false
+    fn accept(&mut self, scalar: Scalar<'de>) -> Result<(), Scalar<'de>> {
+        Err(scalar)
     }
 
-    fn field<'de, A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
+    fn field<A: MapAccess<'de>>(&mut self, name: &str, map: &mut A) -> Result<(), A::Error> {
         if name == "packages" {
-            self.0.extend(map.next_value::<Texts>()?.0);
+            self.0.extend(map.next_value::<Texts<'_>>()?.0.into_iter().map(Cow::into_owned));
             return Ok(());
         }
         map.next_value::<IgnoredAny>().map(drop)
@@ -124,21 +125,20 @@ impl FromR for SystemPackages {
 /// Visits scalars, lists (of lists) of them, and objects, all into one value.
 struct RVisitor<'a, T>(&'a mut T);
 
-impl<T: FromR> RVisitor<'_, T> {
-    fn accept<E: Error>(self, scalar: Scalar<'_>) -> Result<(), E> {
-        if self.0.accept(scalar) {
-            return Ok(());
-        }
-        let unexpected = match scalar {
-            Scalar::Text(text) => Unexpected::Str(text),
-            Scalar::Number(number) => Unexpected::Float(number),
-            Scalar::Boolean(value) => Unexpected::Bool(value),
-        };
-        Err(E::invalid_type(unexpected, &self))
+impl<'de, T: FromR<'de>> RVisitor<'_, T> {
+    fn accept<E: Error>(self, scalar: Scalar<'de>) -> Result<(), E> {
+        self.0.accept(scalar).map_err(|scalar| {
+            let unexpected = match &scalar {
+                Scalar::Text(text) => Unexpected::Str(text),
+                Scalar::Number(number) => Unexpected::Float(*number),
+                Scalar::Boolean(value) => Unexpected::Bool(*value),
+            };
+            E::invalid_type(unexpected, &T::EXPECTED)
+        })
     }
 }
 
-impl<'de, T: FromR> Visitor<'de> for RVisitor<'_, T> {
+impl<'de, T: FromR<'de>> Visitor<'de> for RVisitor<'_, T> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -146,7 +146,11 @@ impl<'de, T: FromR> Visitor<'de> for RVisitor<'_, T> {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        self.accept(Scalar::Text(text))
+        self.accept(Scalar::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<(), E> {
+        self.accept(Scalar::Text(Cow::Borrowed(text)))
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
@@ -172,8 +176,8 @@ impl<'de, T: FromR> Visitor<'de> for RVisitor<'_, T> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<String>()? {
-            self.0.field(&name, &mut map)?;
+        while let Some(name) = map.next_key::<Name<'_>>()? {
+            self.0.field(&name.0, &mut map)?;
         }
         Ok(())
     }
@@ -184,9 +188,14 @@ impl<'de, T: FromR> Visitor<'de> for RVisitor<'_, T> {
     }
 }
 
+/// The name of a field.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
 struct Element<'a, T>(&'a mut T);
 
-impl<'de, T: FromR> serde::de::DeserializeSeed<'de> for Element<'_, T> {
+impl<'de, T: FromR<'de>> serde::de::DeserializeSeed<'de> for Element<'_, T> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -194,15 +203,15 @@ impl<'de, T: FromR> serde::de::DeserializeSeed<'de> for Element<'_, T> {
     }
 }
 
-fn from_r<'de, T: FromR, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+fn from_r<'de, T: FromR<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     let mut value = T::default();
     deserializer.deserialize_any(RVisitor(&mut value))?;
     Ok(value)
 }
 
 macro_rules! deserialize_from_r {
-    ($($name:ident),*) => {$(
-        impl<'de> Deserialize<'de> for $name {
+    ($($name:ty),*) => {$(
+        impl<'de: 'a, 'a> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 from_r(deserializer)
             }
@@ -210,4 +219,4 @@ macro_rules! deserialize_from_r {
     )*};
 }
 
-deserialize_from_r!(Text, Texts, Size, Flag, Metadata, SystemPackages);
+deserialize_from_r!(Text<'a>, Texts<'a>, Size, Flag, Metadata, SystemPackages);

@@ -1,10 +1,13 @@
 //! The JSON of a lockfile as R writes it, and its way into [`Entry`].
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
 
-use larder_ops::package::PackageName;
+use larder_ops::package::{PackageName, PackageNameError};
 use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::{Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::r_values::{Flag, Metadata, Size, SystemPackages, Text, Texts};
@@ -22,43 +25,91 @@ struct Document<P> {
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct RawEntry {
-    package: Text,
-    version: Text,
-    r#type: Text,
-    dependencies: Texts,
-    deps: Option<Vec<RawDependency>>,
-    sources: Texts,
-    sha256: Text,
+struct RawEntry<'a> {
+    #[serde(borrow)]
+    package: Text<'a>,
+    #[serde(borrow)]
+    version: Text<'a>,
+    #[serde(borrow)]
+    r#type: Text<'a>,
+    #[serde(borrow)]
+    dependencies: Texts<'a>,
+    #[serde(borrow)]
+    deps: Option<Vec<RawDependency<'a>>>,
+    #[serde(borrow)]
+    sources: Texts<'a>,
+    #[serde(borrow)]
+    sha256: Text<'a>,
     filesize: Size,
-    platform: Text,
-    rversion: Text,
+    #[serde(borrow)]
+    platform: Text<'a>,
+    #[serde(borrow)]
+    rversion: Text<'a>,
     needscompilation: Flag,
-    install_args: Texts,
+    #[serde(borrow)]
+    install_args: Texts<'a>,
     metadata: Metadata,
     sysreqs_packages: SystemPackages,
 }
 
 #[derive(Deserialize, Default)]
 #[serde(default)]
-struct RawDependency {
-    package: Text,
-    r#type: Text,
+struct RawDependency<'a> {
+    #[serde(borrow)]
+    package: Text<'a>,
+    #[serde(borrow)]
+    r#type: Text<'a>,
 }
 
 /// Reads the entries that are packages (not `deps`), each with its index in the file, counted from 1.
 pub(super) fn parse(text: &str) -> Result<Vec<(usize, Entry)>, LockfileError> {
-    let document: Document<Vec<RawEntry>> = match serde_json::from_str(text) {
+    let document: Document<Entries> = match serde_json::from_str(text) {
         Ok(document) => document,
         Err(error) => return Err(locate(text, error)),
     };
     check_head(&document)?;
-    let packages = document.packages.unwrap_or_default();
-    if packages.is_empty() {
-        return Err(LockfileError::NoPackages);
+    match document.packages {
+        Some(Entries { n: 1.., checked }) => checked,
+        _ => Err(LockfileError::NoPackages),
     }
-    let checked = (1..).zip(packages).map(|(index, raw)| Ok(check(index, raw)?.map(|entry| (index, entry))));
-    checked.filter_map(Result::transpose).collect()
+}
+
+/// The entries, checked one by one while they are read: of a text made to fill the memory only little is kept.
+struct Entries {
+    n: usize,
+    checked: Result<Vec<(usize, Entry)>, LockfileError>,
+}
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+
+        impl<'de> Visitor<'de> for List {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of packages")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries, A::Error> {
+                let (mut n, mut entries, mut names) = (0, Vec::new(), Names::default());
+                while let Some(raw) = seq.next_element::<RawEntry<'_>>()? {
+                    n += 1;
+                    match check(n, raw, &mut names) {
+                        Ok(entry) => entries.extend(entry.map(|entry| (n, entry))),
+                        Err(error) => {
+                            // That the text is no JSON at all is the better message.
+                            while seq.next_element::<IgnoredAny>()?.is_some() {}
+                            return Ok(Entries { n, checked: Err(error) });
+                        }
+                    }
+                }
+                Ok(Entries { n, checked: Ok(entries) })
+            }
+        }
+
+        deserializer.deserialize_seq(List)
+    }
 }
 
 fn check_head<P>(document: &Document<P>) -> Result<(), LockfileError> {
@@ -94,7 +145,7 @@ fn locate(text: &str, error: serde_json::Error) -> LockfileError {
         };
         for (field, value) in &fields {
             let alone = format!("{{{}:{value}}}", serde_json::Value::from(field.as_str()));
-            if let Err(source) = serde_json::from_str::<RawEntry>(&alone) {
+            if let Err(source) = serde_json::from_str::<RawEntry<'_>>(&alone) {
                 let package = fields.get("package").map_or("no name", |name| name.get()).replace('"', "`");
                 return LockfileError::Shape { index, package, field: field.clone(), source };
             }
@@ -103,18 +154,50 @@ fn locate(text: &str, error: serde_json::Error) -> LockfileError {
     LockfileError::Json(error)
 }
 
+/// The package names of a lockfile, each kept once however many others need it.
+#[derive(Default)]
+struct Names(HashSet<PackageName>);
+
+impl Names {
+    fn parse(&mut self, text: &str) -> Result<PackageName, PackageNameError> {
+        if let Some(name) = self.0.get(text) {
+            return Ok(name.clone());
+        }
+        let name = PackageName::parse(text)?;
+        self.0.insert(name.clone());
+        Ok(name)
+    }
+
+    /// Reads the names in `texts`, without R itself and its base packages, sorted, each once.
+    fn list(&mut self, texts: Vec<Cow<'_, str>>) -> Result<Vec<PackageName>, PackageNameError> {
+        let mut names = Vec::with_capacity(texts.len());
+        for text in texts {
+            if text != "R" && !BASE_PACKAGES.contains(&&*text) {
+                names.push(self.parse(&text)?);
+            }
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
+    }
+}
+
 /// Checks one entry; `None` for a `deps` entry, which stands for a project and is no package.
-fn check(index: usize, raw: RawEntry) -> Result<Option<Entry>, LockfileError> {
-    let shown = raw.package.0.as_ref().map_or_else(|| "no name".to_owned(), |name| format!("`{name}`"));
-    let required = |field: &'static str, value: Text| {
-        value.0.ok_or_else(|| LockfileError::MissingField { index, package: shown.clone(), field })
+fn check(index: usize, raw: RawEntry<'_>, names: &mut Names) -> Result<Option<Entry>, LockfileError> {
+    let shown = raw.package.0.clone();
+    let required = |field: &'static str, value: Text<'_>| {
+        value.0.map(Cow::into_owned).ok_or_else(|| LockfileError::MissingField {
+            index,
+            package: shown.as_ref().map_or_else(|| "no name".to_owned(), |name| format!("`{name}`")),
+            field,
+        })
     };
     let entry_type = required("type", raw.r#type)?;
     if entry_type == "deps" {
         return Ok(None);
     }
-    let package = PackageName::parse(&required("package", raw.package)?)
-        .map_err(|source| LockfileError::Name { index, source })?;
+    let package =
+        names.parse(&required("package", raw.package)?).map_err(|source| LockfileError::Name { index, source })?;
     let version = required("version", raw.version)?;
     let platform = required("platform", raw.platform)?;
     let rversion = required("rversion", raw.rversion)?;
@@ -127,25 +210,16 @@ fn check(index: usize, raw: RawEntry) -> Result<Option<Entry>, LockfileError> {
         Some(text) => Some(text.parse().map_err(|error| wrong("sha256", format!("{error}")))?),
         None => None,
     };
-    let names = |field, texts: Vec<String>| -> Result<Vec<PackageName>, LockfileError> {
-        let mut names = Vec::with_capacity(texts.len());
-        for text in texts {
-            if text != "R" && !BASE_PACKAGES.contains(&text.as_str()) {
-                names.push(PackageName::parse(&text).map_err(|error| wrong(field, error.to_string()))?);
-            }
-        }
-        names.sort();
-        names.dedup();
-        Ok(names)
-    };
-    let dependencies = names("dependencies", raw.dependencies.0)?;
+    let dependencies = names.list(raw.dependencies.0).map_err(|error| wrong("dependencies", error.to_string()))?;
     let linking_to = match raw.deps {
         // `dependencies` includes what it links to, so nothing there means that it links to nothing.
         None => dependencies.is_empty().then(Vec::new),
         Some(deps) => {
-            let is_link =
-                |dep: &RawDependency| dep.r#type.0.as_ref().is_some_and(|kind| kind.eq_ignore_ascii_case("linkingto"));
-            Some(names("deps", deps.into_iter().filter(is_link).filter_map(|dep| dep.package.0).collect())?)
+            let is_link = |dep: &RawDependency<'_>| {
+                dep.r#type.0.as_ref().is_some_and(|kind| kind.eq_ignore_ascii_case("linkingto"))
+            };
+            let linked = deps.into_iter().filter(is_link).filter_map(|dep| dep.package.0).collect();
+            Some(names.list(linked).map_err(|error| wrong("deps", error.to_string()))?)
         }
     };
     // An `installed` entry has a platform too, but there is nothing to unpack.
@@ -159,14 +233,14 @@ fn check(index: usize, raw: RawEntry) -> Result<Option<Entry>, LockfileError> {
         kind,
         // Of a binary pak drops what it links to from both lists.
         linking_to: linking_to.filter(|_| binary.is_none()),
-        dependencies,
-        sources: raw.sources.0,
+        dependencies: dependencies.into(),
+        sources: raw.sources.0.into_iter().map(Cow::into_owned).collect(),
         sha256,
         size_bytes: raw.filesize.0,
         binary,
         needs_compilation: raw.needscompilation.0,
         install_args: raw.install_args.0.iter().flat_map(|text| text.split_whitespace()).map(str::to_owned).collect(),
-        metadata: raw.metadata.0,
+        metadata: Arc::new(raw.metadata.0),
         system_packages: raw.sysreqs_packages.0,
         package,
     }))

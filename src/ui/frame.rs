@@ -70,7 +70,7 @@ impl Frame {
                 self.counts.count(settled.outcome);
                 self.running.retain(|it| it.package != settled.package);
             }
-            Event::Warning { .. } | Event::Finished(_) => {}
+            Event::Output { .. } | Event::Warning { .. } | Event::Finished(_) => {}
         }
     }
 

@@ -21,17 +21,20 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 pub(super) struct Json {
     /// `None` once the reader has gone: that ends the stream, not the run.
     out: Option<Box<dyn Write + Send>>,
+    /// Whether builds' output goes along.
+    is_verbose: bool,
     last_progress: HashMap<PackageName, Instant>,
 }
 
 impl Json {
-    pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
-        Self { out: Some(out), last_progress: HashMap::new() }
+    pub(super) fn new(out: Box<dyn Write + Send>, is_verbose: bool) -> Self {
+        Self { out: Some(out), is_verbose, last_progress: HashMap::new() }
     }
 
     pub(super) fn handle(&mut self, event: &Event, now: Instant) {
         match event {
             Event::Progress { package, .. } if self.is_too_soon(package, now) => return,
+            Event::Output { .. } if !self.is_verbose => return,
             Event::Settled(settled) => {
                 self.last_progress.remove(&settled.package);
             }
@@ -81,6 +84,12 @@ enum Body<'a> {
         current: u64,
         total: Option<u64>,
     },
+    VertexOutput {
+        package: &'a str,
+        log: String,
+        from: u64,
+        text: &'a str,
+    },
     VertexSettled {
         package: &'a str,
         version: &'a str,
@@ -98,6 +107,8 @@ enum Body<'a> {
         outcome: &'static str,
         counts: WireCounts,
         duration_ms: u64,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        stale: Vec<&'a str>,
     },
 }
 
@@ -127,6 +138,9 @@ impl<'a> From<&'a Event> for Body<'a> {
                 current: *current,
                 total: *total,
             },
+            Event::Output { package, log, from, text: piece } => {
+                Self::VertexOutput { package: package.as_str(), log: text(log), from: *from, text: piece }
+            }
             Event::Settled(settled) => settled.into(),
             Event::Warning { message } => Self::Warning { message },
             Event::Finished(report) => report.into(),
@@ -149,20 +163,21 @@ impl<'a> From<&'a Settled> for Body<'a> {
     }
 }
 
-impl From<&Report> for Body<'_> {
-    fn from(report: &Report) -> Self {
+impl<'a> From<&'a Report> for Body<'a> {
+    fn from(report: &'a Report) -> Self {
         let outcome = match report.outcome {
             RunOutcome::Ok => "ok",
             RunOutcome::Failed => "failed",
             RunOutcome::Interrupted => "interrupted",
         };
-        Self::Finished { outcome, counts: report.counts.into(), duration_ms: millis(report.duration) }
+        let stale = report.stale.iter().map(|settled| settled.package.as_str()).collect();
+        Self::Finished { outcome, counts: report.counts.into(), duration_ms: millis(report.duration), stale }
     }
 }
 
 impl From<Counts> for WireCounts {
     fn from(counts: Counts) -> Self {
-        let Counts { loaded, recompiled, ingested, kept, provided, failed, skipped } = counts;
+        let Counts { loaded, recompiled, ingested, kept, provided, failed, skipped, stale: _ } = counts;
         Self { loaded, recompiled, ingested, kept, provided, failed, skipped }
     }
 }
@@ -188,7 +203,7 @@ mod tests {
 
     fn lines(events: &[(u64, Event)]) -> String {
         let (written, start) = (Written::default(), Instant::now());
-        let mut json = Json::new(Box::new(written.clone()));
+        let mut json = Json::new(Box::new(written.clone()), true);
         for (at_ms, event) in events {
             json.handle(event, start + Duration::from_millis(*at_ms));
         }
@@ -208,6 +223,12 @@ mod tests {
             started("later", Step::Fetch),
             fetched("later", 1_024, 9_000),
             Event::Progress { package: recompiled.package.clone(), step: Step::Build, current: 1, total: None },
+            Event::Output {
+                package: recompiled.package.clone(),
+                log: "a.log".into(),
+                from: 9,
+                text: "cc\n".to_owned(),
+            },
             Event::Settled(recompiled.clone()),
             Event::Settled(failed("xml2")),
             Event::Warning { message: "a \"word\"\n".to_owned() },
@@ -219,11 +240,22 @@ mod tests {
         {"v":1,"reason":"vertex-started","package":"later","version":"1.0","step":"fetch"}
         {"v":1,"reason":"vertex-progress","package":"later","step":"fetch","current":1024,"total":9000}
         {"v":1,"reason":"vertex-progress","package":"later","step":"build","current":1,"total":null}
+        {"v":1,"reason":"vertex-output","package":"later","log":"a.log","from":9,"text":"cc\n"}
         {"v":1,"reason":"vertex-settled","package":"later","version":"1.0","outcome":"recompiled","because":"Rcpp 1.0.14 -> 1.0.15","key":"aa/bb","duration_ms":1234,"log":null,"error":null}
         {"v":1,"reason":"vertex-settled","package":"xml2","version":"1.0","outcome":"failed","because":null,"key":null,"duration_ms":8200,"log":"logs/build.log","error":"R CMD INSTALL ended with status 1"}
         {"v":1,"reason":"warning","message":"a \"word\"\n"}
         {"v":1,"reason":"finished","outcome":"failed","counts":{"loaded":0,"recompiled":1,"ingested":0,"kept":0,"provided":0,"failed":1,"skipped":0},"duration_ms":192000}
         "#);
+    }
+
+    #[test]
+    fn output_of_builds_is_for_those_who_ask() {
+        let written = Written::default();
+        let mut json = Json::new(Box::new(written.clone()), false);
+        let package = settled("cli", Outcome::Ingested).package;
+        let output = Event::Output { package, log: "a.log".into(), from: 0, text: "cc\n".to_owned() };
+        json.handle(&output, Instant::now());
+        assert_eq!(written.text(), "");
     }
 
     #[test]
@@ -251,7 +283,7 @@ mod tests {
                 Ok(())
             }
         }
-        let mut json = Json::new(Box::new(Closed));
+        let mut json = Json::new(Box::new(Closed), false);
         json.handle(&plan(1), Instant::now());
         json.handle(&plan(1), Instant::now());
         assert!(json.out.is_none());

@@ -54,6 +54,11 @@ impl Voice {
             Event::Started { package, version, step: Step::Build } if self.verbosity == Verbosity::Verbose => {
                 format!("{:<10} {package} {}", "building", clean(version))
             }
+            Event::Output { package, text, .. } if self.verbosity == Verbosity::Verbose => {
+                let name = self.palette.faint().apply_to(format!("{package}:"));
+                let lines: Vec<_> = text.lines().map(|line| format!("{name} {}", clean(line))).collect();
+                lines.join("\n")
+            }
             Event::Plan { platform, n_vertices, library, store } if self.verbosity == Verbosity::Verbose => format!(
                 "{} for {}, into library `{}`, by way of store `{}`",
                 packages(*n_vertices),

@@ -64,7 +64,7 @@ impl Palette {
             Outcome::Ingested | Outcome::Recompiled => self.good(),
             Outcome::Loaded | Outcome::Kept | Outcome::Provided => self.faint(),
             Outcome::Failed => self.bad(),
-            Outcome::Skipped => self.notice(),
+            Outcome::Skipped | Outcome::Stale => self.notice(),
         }
     }
 

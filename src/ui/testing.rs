@@ -10,28 +10,28 @@ use crate::event::{Event, Failure, Outcome, Settled, Step};
 use crate::report::Report;
 use crate::ui::style::{ColorMode, Palette};
 
-pub(super) fn plain() -> Palette {
+pub(crate) fn plain() -> Palette {
     Palette::choose(ColorMode::Never, false, true)
 }
 
-pub(super) fn name(name: &str) -> PackageName {
+pub(crate) fn name(name: &str) -> PackageName {
     PackageName::parse(name).unwrap()
 }
 
-pub(super) fn plan(n_vertices: usize) -> Event {
+pub(crate) fn plan(n_vertices: usize) -> Event {
     Event::Plan { platform: "4.2-linux".to_owned(), n_vertices, library: "library".into(), store: "store".into() }
 }
 
-pub(super) fn started(package: &str, step: Step) -> Event {
+pub(crate) fn started(package: &str, step: Step) -> Event {
     Event::Started { package: name(package), version: "1.0".to_owned(), step }
 }
 
-pub(super) fn fetched(package: &str, current: u64, total: u64) -> Event {
+pub(crate) fn fetched(package: &str, current: u64, total: u64) -> Event {
     Event::Progress { package: name(package), step: Step::Fetch, current, total: Some(total) }
 }
 
 /// A package that settled for no stated reason after no time.
-pub(super) fn settled(package: &str, outcome: Outcome) -> Settled {
+pub(crate) fn settled(package: &str, outcome: Outcome) -> Settled {
     Settled {
         package: name(package),
         version: "1.0".to_owned(),
@@ -45,7 +45,7 @@ pub(super) fn settled(package: &str, outcome: Outcome) -> Settled {
 }
 
 /// A package whose build failed after 8.2 s, with a log.
-pub(super) fn failed(package: &str) -> Settled {
+pub(crate) fn failed(package: &str) -> Settled {
     Settled {
         duration: Duration::from_millis(8_200),
         log: Some("logs/build.log".into()),
@@ -54,12 +54,12 @@ pub(super) fn failed(package: &str) -> Settled {
     }
 }
 
-pub(super) fn skipped(package: &str, because: &str) -> Settled {
+pub(crate) fn skipped(package: &str, because: &str) -> Settled {
     Settled { because: Some(because.to_owned()), ..settled(package, Outcome::Skipped) }
 }
 
 /// The report of a run that took 3m12s.
-pub(super) fn report(settled: &[Settled]) -> Report {
+pub(crate) fn report(settled: &[Settled]) -> Report {
     let mut report = Report { duration: Duration::from_secs(192), ..Report::default() };
     for settled in settled {
         report.record(settled);
@@ -69,10 +69,10 @@ pub(super) fn report(settled: &[Settled]) -> Report {
 
 /// Keeps what is written to any of its clones.
 #[derive(Clone, Default)]
-pub(super) struct Written(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Written(Arc<Mutex<Vec<u8>>>);
 
 impl Written {
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 }

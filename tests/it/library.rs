@@ -1,13 +1,11 @@
 //! What happens to the library: what is put there, what is left alone, what is removed, and how files get there.
 
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
-use std::process::Stdio;
 
 use fs_err as fs;
 use serde_json::json;
 
-use crate::world::{Package, World, need_r, skip};
+use crate::world::{Package, Session, World, need_r, skip};
 
 /// Puts a package there that is somebody else's.
 fn put_foreign(world: &World, name: &str) {
@@ -88,20 +86,11 @@ fn an_r_that_has_the_old_package_loaded_keeps_it() {
         [world.publish(&Package::header("hdr", version, number)), world.publish(&package(version))]
     };
     world.solve(&world.lock(entries("1.0", 1)), &[]).ok();
-    let mut r = world.r_command("--no-echo").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let (mut input, mut output) = (r.stdin.take().unwrap(), BufReader::new(r.stdout.take().unwrap()));
-    let mut ask = |question: &str| {
-        writeln!(input, "cat({question}, '\\n')").unwrap();
-        let mut line = String::new();
-        output.read_line(&mut line).unwrap();
-        line.trim().to_owned()
-    };
-    assert_eq!(ask("demo::answer()"), "1");
+    let mut r = Session::start(&world);
+    assert_eq!(r.ask("demo::answer()"), "1");
     world.solve(&world.lock(entries("2.0", 2)), &[]).ok();
-    assert_eq!(ask("demo::answer()"), "1");
-    assert_eq!(ask("demo::later()"), "code of 1.0");
-    drop(input);
-    assert!(r.wait().unwrap().success());
+    assert_eq!(r.ask("demo::answer()"), "1");
+    assert_eq!(r.ask("demo::later()"), "code of 1.0");
     assert_eq!(world.r("cat(demo::answer(), demo::later())"), "2 code of 2.0");
 }
 

@@ -200,11 +200,13 @@ fn the_graph_comes_in_three_forms() {
       v2["hdr 1.0"]
     "#);
     let json: Value = serde_json::from_str(&graph("json")).unwrap();
-    let edges = serde_json::json!([
-        {"from": "top", "to": "lnk", "kind": "ordering"},
-        {"from": "lnk", "to": "hdr", "kind": "linking-to"},
-    ]);
-    assert_eq!((&json["v"], &json["edges"]), (&1.into(), &edges));
+    let of = |name: &str| json["vertices"].as_array().unwrap().iter().find(|it| it["package"] == name).unwrap().clone();
+    assert_eq!((&json["v"], &of("top")["inputs"][0]["kind"]), (&1.into(), &"ordering".into()));
+    let input = &of("lnk")["inputs"][0];
+    assert_eq!((&input["package"], &input["kind"]), (&"hdr".into(), &"linking-to".into()));
+    assert_eq!(json["vertices"][usize::try_from(input["vertex"].as_u64().unwrap()).unwrap()]["package"], "hdr");
+    let read = larder_ops::wire::Graph::read(graph("json").as_bytes()).unwrap();
+    assert_eq!(read.platform, json["platform"]);
     assert_eq!(json["vertices"].as_array().unwrap().len(), 3);
 }
 

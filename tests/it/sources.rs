@@ -264,6 +264,15 @@ fn a_prebuilt_package_is_taken_in_and_keyed_as_one() {
     let newer = [entries[0].clone(), world.publish(&Package::header("hdr", "1.1", 5))];
     let ran = world.solve(&world.lock(newer), &[]).ok();
     assert_eq!(ran.outcomes(), "demo kept, hdr ingested", "it was not compiled against this header anyway");
+    // What it turned out to be is known from now on: neither fetched nor looked into again, and kept where it is.
+    fs::remove_dir_all(world.path("store/blobs")).unwrap();
+    let n_requests = world.server.requests().len();
+    let lock = world.lock(entries);
+    let other = world.path("other");
+    let ran = world.solve(&lock, &["--library", other.to_str().unwrap()]).ok();
+    assert_eq!(ran.outcomes(), "demo loaded, hdr loaded");
+    assert_eq!(world.solve(&lock, &["--library", other.to_str().unwrap()]).ok().outcomes(), "demo kept, hdr kept");
+    assert_eq!(world.server.requests().len(), n_requests);
 }
 
 #[test]

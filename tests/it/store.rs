@@ -57,7 +57,10 @@ fn records_have_the_shape_that_others_read() {
     let place = world.platform_dir().join("lnk").join(source);
     let names: Vec<_> =
         items(&place).iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
-    assert_eq!(names, [config.to_owned(), format!("{config}.json"), "configs.json".to_owned()]);
+    assert_eq!(
+        names,
+        [config.to_owned(), format!("{config}.files"), format!("{config}.json"), "configs.json".to_owned()]
+    );
     assert_eq!(
         json_of(&place.join("configs.json")),
         json!({"source_compiled": true, "linkingto": ["hdr"], "configs": {config: {"hdr": hdr}}})

@@ -91,3 +91,15 @@ fn the_map_names_only_what_exists() {
     let missing: Vec<&str> = quoted.filter(is_path).filter(|path| !root().join(path).exists()).collect();
     assert_eq!(missing, Vec::<&str>::new(), "in ARCHITECTURE.md");
 }
+
+#[test]
+fn the_tables_of_scenarios_name_only_tests_that_exist() {
+    let Ok(table) = fs::read_to_string(root().join("ops/SCENARIOS.md")) else {
+        return skip("there is no ops/SCENARIOS.md");
+    };
+    let all: String = sources().into_iter().map(|(_, text)| text).collect();
+    let quoted = table.split('`').skip(1).step_by(2);
+    let is_name = |word: &&str| word.matches('_').count() > 2 && word.chars().all(|c| c == '_' || c.is_alphanumeric());
+    let missing: Vec<&str> = quoted.filter(is_name).filter(|name| !all.contains(&format!("fn {name}("))).collect();
+    assert_eq!(missing, Vec::<&str>::new(), "in ops/SCENARIOS.md");
+}

@@ -19,14 +19,16 @@ mod archive;
 mod fake_r;
 mod package;
 mod ran;
+mod session;
 
 pub(crate) use archive::{Form, tarball};
 pub(crate) use fake_r::FakeR;
 pub(crate) use package::Package;
 pub(crate) use ran::Ran;
+pub(crate) use session::Session;
 
 /// The PATH on which tests look for R and compilers.
-const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// Returns from a test that needs R where there is none, and says so.
 macro_rules! need_r {
@@ -167,7 +169,11 @@ impl World {
 
     /// Runs a prepared command to its end.
     pub(crate) fn finish(&self, command: &mut Command) -> Ran {
-        let output = command.output().unwrap();
+        self.ran(&command.output().unwrap())
+    }
+
+    /// Takes what a command that ran to its end left.
+    pub(crate) fn ran(&self, output: &std::process::Output) -> Ran {
         Ran::new(&self.root, output.status, &output.stdout, &output.stderr)
     }
 

@@ -9,8 +9,17 @@ use std::time::Duration;
 use super::{Cache, CacheManager, Found, Record, Save};
 use crate::op::Op;
 
-/// A main cache with others beside it. All are asked at once; what another has is saved into the main one when it is
-/// loaded.
+/// A main cache with others beside it. All are asked at once, and the main one is written. What a solver loads from
+/// another it [saves](CacheManager::save), and so has it in the main one from then on.
+///
+/// ```
+/// # use larder_graph::{Cache, Combined, Config, MemoryCache, Op};
+/// # use std::time::Duration;
+/// # fn demo<O: Op>(remote: Cache<O>) -> Config<O> {
+/// let near = Cache::new(MemoryCache::new());
+/// Config::new().cache(Combined::new(near).with("remote", remote).patience(Duration::from_secs(5)))
+/// # }
+/// ```
 pub struct Combined<O: Op> {
     main: Cache<O>,
     others: Vec<(Arc<str>, Cache<O>)>,
@@ -100,12 +109,7 @@ impl<O: Op> CacheManager<O> for Combined<O> {
     }
 
     async fn load(&self, record: &Record<O::Key>) -> Result<Option<O::Output>, O::Error> {
-        let output = self.holder(record).load(record).await?;
-        if let (Some(output), Some(_)) = (&output, &record.source) {
-            // The result is here, whether or not it can be kept.
-            let _ = self.main.save(Save { key: &record.key, links: &[], output }).await;
-        }
-        Ok(output)
+        self.holder(record).load(record).await
     }
 
     async fn save(&self, save: Save<'_, O>) -> Result<(), O::Error> {

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{CacheManager, Found, Record, Save};
 use crate::export::Export;
 use crate::op::Op;
+use crate::sync::{self, Arc, Mutex, MutexGuard};
 
 /// A cache in memory; clones share it.
 ///
@@ -89,8 +89,7 @@ impl<O: Op> MemoryCache<O> {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner<O>> {
-        // No method leaves the maps half changed.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        sync::lock(&self.inner)
     }
 }
 

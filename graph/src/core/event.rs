@@ -23,6 +23,8 @@ pub(crate) enum What<O: Op> {
     Found,
     /// A cache could not be asked or written.
     CacheFailed(Arc<O::Error>),
+    /// A cache could not keep what the vertex brought, which may have ended long ago.
+    NotKept(Arc<O::Error>),
     /// The vertex reached its end.
     Settled(Outcome<O>),
     /// The build did. Comes last, and for no vertex.

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use super::Core;
 use super::node::{BuildId, ContentState};
 use crate::cache::Cache;
-use crate::export::{Export, ExportDigest, ExportRecord, ExportResult};
+use crate::dag::EdgeKind;
+use crate::export::{Export, ExportDigest, ExportInput, ExportRecord, ExportResult};
 use crate::op::Op;
 
 /// What an export still has to ask caches for.
@@ -30,9 +31,16 @@ impl<O: Op> Core<O> {
         // Inputs were taken in before their dependants; only late edges may point forward, and those are left out.
         for &node_id in &build.held {
             let node = &self.nodes[node_id];
-            let Some(key) = &node.key else { continue };
-            let keys = node.inputs.iter().filter_map(|input| self.nodes[*input].key.as_ref());
-            let inputs: Vec<_> = keys.filter(|input| *input != key && places.contains_key(*input)).cloned().collect();
+            let Some(key) = self.key(node_id) else { continue };
+            // What a cache map named besides is needed for its key.
+            let edges = node.dag.edges(node.vertex).map(|edge| (edge.output, edge.kind));
+            let edges = edges.chain(std::iter::repeat((0, EdgeKind::Keyed)));
+            let keys = self.nodes.inputs(node_id).iter().map(|input| self.key(*input));
+            let inputs = keys.zip(edges).filter_map(|(input, (output, kind))| {
+                let input = input.filter(|input| *input != key && places.contains_key(*input))?;
+                Some(ExportInput { key: input.clone(), output, kind })
+            });
+            let inputs: Vec<_> = inputs.collect();
             let source = node.more.as_ref().and_then(|more| more.loaded_from.as_ref());
             let result = node.made.as_ref().map(|made| ExportResult {
                 output: made.result.clone(),
@@ -51,7 +59,7 @@ impl<O: Op> Core<O> {
                 draft.sources.len() - 1
             });
             let record = &mut draft.export.records[place];
-            for link in node.links() {
+            for link in node.links(&self.keys) {
                 if !record.links.contains(&link) {
                     record.links.push(link);
                 }

@@ -3,19 +3,23 @@
 use std::sync::Arc;
 
 use super::event::What;
-use super::node::{BuildId, Drain, Ending, Flight, NodeId, Owner, Role, Stage, State};
-use super::{Core, Done, Item, Start, Step, Work};
-use crate::context::{Context, FlightId, Input, Inputs};
+use super::known::KeyId;
+use super::node::{BuildId, Drain, Ending, Flight, Node, NodeId, Owner, Role, Stage, State};
+use super::{Core, Done, Item, Kept, Start, Step, Work};
+use crate::context::{Below, Context, FlightId, Inputs, Late};
 use crate::dag::{Dag, VertexId};
 use crate::error::Failure;
 use crate::event::Outcome;
 use crate::few::Few;
-use crate::op::{Op, Phase, Reach};
+use crate::op::{Op, Phase};
 use crate::ready::{Demand, Entry};
 
 impl<O: Op> Core<O> {
     /// Returns the next phase to start; `None`: nothing may start right now.
     pub(crate) fn start_next(&mut self) -> Option<Start<O>> {
+        if let Some(write) = self.to_write.pop_front() {
+            return Some(write);
+        }
         loop {
             let (nodes, flights, contents) = (&self.nodes, &self.flights, &self.contents);
             let is_wanted = |item: &Item| match item {
@@ -23,13 +27,21 @@ impl<O: Op> Core<O> {
                 Item::Content(content) => contents.contains_key(content),
                 Item::Resume(flight) => flights.contains_key(flight),
             };
-            let Entry { item, demand, .. } = self.ready.pop(is_wanted)?;
+            let cost = |item: &Item| match item {
+                Item::Node(node, _) if nodes[*node].state == State::Queued(Stage::Execute) => {
+                    nodes[*node].op().weight().max(1)
+                }
+                Item::Node(..) | Item::Content(_) => 1,
+                // It was counted when it began.
+                Item::Resume(_) => 0,
+            };
+            let Entry { item, demand, .. } = self.ready.pop(is_wanted, cost)?;
             let start = match item {
                 Item::Node(node, _) => self.start_node(node, demand),
                 Item::Content(content) => Some(self.start_content(content, demand)),
                 Item::Resume(flight) => {
                     let resumed = self.flights.get_mut(&flight).expect("it is still wanted");
-                    if resumed.n_sub_builds == 0 && resumed.demand.is_empty() {
+                    if resumed.n_sub_builds == 0 && resumed.demand.is_none() {
                         resumed.demand = demand;
                     } else {
                         self.ready.release(&demand);
@@ -50,11 +62,11 @@ impl<O: Op> Core<O> {
         let node = &self.nodes[id];
         let key = match stage {
             Stage::Map | Stage::Query => None,
-            Stage::Load | Stage::Execute => node.key.clone().map(|key| (key, node.is_fresh)),
+            Stage::Load | Stage::Execute => node.key.map(|key| (key, node.is_fresh)),
         };
-        if let Some((key, is_fresh)) = &key {
-            let anew = self.airborne.get(&(key.clone(), true));
-            let any = || self.airborne.get(&(key.clone(), false)).filter(|_| !is_fresh);
+        if let Some((key, is_fresh)) = key {
+            let anew = self.airborne.get(&(key, true));
+            let any = || self.airborne.get(&(key, false)).filter(|_| !is_fresh);
             if let Some(flight) = anew.or_else(any).copied() {
                 self.ready.release(&demand);
                 self.join(id, flight);
@@ -88,7 +100,8 @@ impl<O: Op> Core<O> {
                 let tried = node.more.iter().flat_map(|more| &more.tried);
                 let earlier = tried.map(|(key, _)| key.clone()).collect();
                 let probe = if node.asks_again { None } else { node.probe.as_ref().map(|(key, _)| key) };
-                let key = probe.or(node.key.as_ref()).cloned().expect("a query is for a map's key or the final one");
+                let own = || node.key.map(|key| &self.keys[key]);
+                let key = probe.or_else(own).cloned().expect("a query is for a map's key or the final one");
                 node.asks_again = false;
                 Work::Query { cache: cache.expect("without a cache nothing is queried"), key, earlier }
             }
@@ -97,42 +110,34 @@ impl<O: Op> Core<O> {
                 Work::Load { cache: cache.expect("without a cache there is no record"), record }
             }
             Stage::Execute => {
-                let key = node.key.clone().expect("what executes has its final key");
-                Work::Execute { cache, key, links: node.links(), inputs: self.inputs(id) }
+                let links = node.links(&self.keys);
+                let key = self.key(id).cloned().expect("what executes has its final key");
+                Work::Execute { cache, key, links, inputs: self.inputs(id) }
             }
         }
     }
 
-    /// Collects what an op is given: its direct inputs; for one that reaches further, with all that is below them.
+    /// Collects what an op is given: its direct inputs, and what is below them if it is complete.
     fn inputs(&self, id: NodeId) -> Inputs<O> {
         let node = &self.nodes[id];
-        if node.op().reach() == Reach::Closure {
-            self.complete_results(&node.inputs);
-        }
-        let edges = node.dag.edges(node.vertex).map(|edge| (edge.input, edge.output)).map(Some);
-        let edges = edges.chain(std::iter::repeat(None));
-        let mut direct = Vec::with_capacity(node.inputs.len());
-        direct.extend(node.inputs.iter().zip(edges).filter_map(|(input, edge)| {
-            let (vertex, output) = edge.unwrap_or_else(|| (self.vertex_in(node.home, *input), 0));
-            let input = &self.nodes[*input];
-            let op = (Arc::clone(&input.dag), input.vertex);
-            Some(Input { vertex, output, op, made: Arc::clone(input.made.as_ref()?) })
-        }));
-        Inputs { direct: direct.into() }
+        Inputs::new(Arc::clone(&node.dag), node.vertex, self.below(id))
     }
 
-    fn complete_results(&self, nodes: &[NodeId]) {
-        let mut stack = nodes.to_vec();
-        while let Some(id) = stack.pop() {
-            let node = &self.nodes[id];
-            let Some(made) = &node.made else { continue };
-            made.complete(|| {
-                stack.extend(&node.inputs);
-                let mut below = Vec::with_capacity(node.inputs.len());
-                below.extend(node.inputs.iter().filter_map(|input| self.nodes[*input].made.clone()));
-                below.into()
-            });
-        }
+    /// Collects the results of a node's own inputs, which must have them.
+    pub(super) fn below(&self, id: NodeId) -> Below<O> {
+        let inputs = self.nodes.inputs(id);
+        let (edges, late) = inputs.split_at(inputs.len() - self.nodes[id].n_late());
+        let made = |input: &Node<O>| Arc::clone(input.made.as_ref().expect("what is below has its result"));
+        let of = &self.nodes[id];
+        let late = late.iter().map(|late| {
+            let late = &self.nodes[*late];
+            let place = match late.hold(of.home).and_then(|hold| hold.vertex) {
+                Some(vertex) => (Arc::clone(&of.dag), vertex),
+                None => (Arc::clone(&late.dag), late.vertex),
+            };
+            Late { made: made(late), place }
+        });
+        Below::new(edges.iter().map(|edge| made(&self.nodes[*edge])), late)
     }
 
     pub(super) fn take_off(
@@ -140,14 +145,15 @@ impl<O: Op> Core<O> {
         role: Role,
         phase: Phase,
         place: (Arc<Dag<O>>, VertexId, BuildId),
-        key: Option<(O::Key, bool)>,
+        key: Option<(KeyId, bool)>,
         demand: Demand,
         work: Work<O>,
     ) -> Start<O> {
         let id = FlightId(self.n_flights);
         self.n_flights += 1;
-        if let Some(key) = &key {
-            self.airborne.insert(key.clone(), id);
+        if let Some(key) = key {
+            self.airborne.insert(key, id);
+            self.keys.share(key.0);
         }
         let (dag, vertex, home) = place;
         let context = Context::new(id, dag, vertex, Arc::clone(&self.home));
@@ -193,13 +199,18 @@ impl<O: Op> Core<O> {
     pub(crate) fn advance(&mut self, id: FlightId, done: Done<O>) {
         let flight = self.flights.remove(&id).expect("a flight ends once");
         self.ready.release(&flight.demand);
-        if let Some(key) = &flight.key
-            && self.airborne.get(key) == Some(&id)
-        {
-            self.airborne.remove(key);
+        if let Some(key) = flight.key {
+            if self.airborne.get(&key) == Some(&id) {
+                self.airborne.remove(&key);
+            }
+            self.keys.release(key.0);
         }
         match flight.role {
-            Role::Content(content) => self.content_done(content, flight.is_doomed, done),
+            Role::Write => {
+                self.written(id, done);
+                return self.work_off();
+            }
+            Role::Content(content) => self.content_done(content, &flight, done),
             Role::Node(_) if flight.is_doomed => self.end_doomed(&flight, done),
             Role::Node(stage) => self.end(stage, &flight, done),
         }
@@ -223,15 +234,18 @@ impl<O: Op> Core<O> {
     /// since gets nothing of it: an op that was asked to stop is no one to learn from.
     fn end_doomed(&mut self, flight: &Flight<O>, done: Done<O>) {
         let Some(&id) = flight.attached.first() else { return };
-        let output = match done {
-            Done::Execute(Ok((output, _))) => Some((Ending::Executed, output)),
-            Done::Load(Ok(Some(output))) => Some((Ending::Loaded, output)),
+        let made = match done {
+            Done::Execute(Ok(output), kept) => Some((Ending::Executed, output, kept)),
+            Done::Load(Ok(Some(output)), kept) => Some((Ending::Loaded, output, kept)),
             _ => None,
         };
         for &node in flight.attached.iter() {
             self.set(node, State::Idle);
         }
-        if let Some((how, output)) = output {
+        if let Some((how, output, kept)) = made {
+            if !matches!(kept, Kept::No(_)) {
+                self.kept(flight, id, None, kept);
+            }
             for &node in flight.attached.iter() {
                 if self.live_wants(node).is_empty() {
                     self.settle(node, how, output.clone());
@@ -260,27 +274,29 @@ impl<O: Op> Core<O> {
             Done::CacheMap(Ok(Some(map))) if !self.live_wants(first).is_empty() => self.mapped(first, map, flight),
             Done::CacheMap(Ok(None)) => self.exhausted(first),
             Done::CacheMap(Ok(Some(_))) => {}
-            Done::Query(Ok(found)) => self.queried(first, found),
-            Done::Query(Err(error)) => {
+            Done::Query(Ok(found), kept) => {
+                self.kept(flight, first, None, kept);
+                self.queried(first, found);
+            }
+            Done::Query(Err(error), _) => {
                 self.tell_cache_failed(first, error);
                 self.queried(first, None);
             }
-            Done::Load(Ok(Some(output))) => {
+            Done::Load(Ok(Some(output)), kept) => {
+                self.kept(flight, first, Some(&output), kept);
                 let record = self.nodes[first].more().records.last().cloned();
                 for &node in flight.attached.iter() {
                     self.nodes[node].more().loaded_from.clone_from(&record);
                     self.settle(node, Ending::Loaded, output.clone());
                 }
             }
-            Done::Load(Ok(None)) => self.not_loaded(flight),
-            Done::Load(Err(error)) => {
+            Done::Load(Ok(None), _) => self.not_loaded(flight),
+            Done::Load(Err(error), _) => {
                 self.tell_cache_failed(first, error);
                 self.not_loaded(flight);
             }
-            Done::Execute(Ok((output, error))) => {
-                if let Some(error) = error {
-                    self.tell_cache_failed(first, error);
-                }
+            Done::Execute(Ok(output), kept) => {
+                self.kept(flight, first, Some(&output), kept);
                 for (place, &node) in flight.attached.iter().enumerate() {
                     // What joined did not do it.
                     let how = if place == 0 { Ending::Executed } else { Ending::Loaded };
@@ -288,9 +304,9 @@ impl<O: Op> Core<O> {
                 }
             }
             Done::CacheMap(Err(error)) => self.fail(first, Failure::Op(error)),
-            Done::Execute(Err(error)) => self.fail_all(flight, Failure::Op(error)),
+            Done::Execute(Err(error), _) => self.fail_all(flight, Failure::Op(error)),
             Done::Panicked(message) => self.fail_all(flight, Failure::Panicked(message)),
-            Done::Digest(_) | Done::Content(_) => unreachable!("{stage:?} is no content"),
+            Done::Digest(_) | Done::Content(..) | Done::Written(_) => unreachable!("{stage:?} is done otherwise"),
         }
     }
 
@@ -332,6 +348,7 @@ impl<O: Op> Core<O> {
             Role::Content(content) => {
                 self.contents.get(&content).into_iter().flat_map(|content| &content.waiters).map(|w| w.0).collect()
             }
+            Role::Write => return,
         };
         let is_leased = nodes.iter().filter_map(|node| self.nodes.get(*node)).any(|node| {
             let mut wanting = node.holds.iter().filter(|hold| !hold.wants.is_empty());
@@ -389,7 +406,7 @@ impl<O: Op> Core<O> {
         let job = flight.attached.first().and_then(|node| self.wanting(*node).first().map(|build| self.job(*build)));
         let job = job.unwrap_or_else(|| self.job(home));
         // What has begun goes before what has not.
-        let entry = Entry { priority: u64::MAX, tie: id.0, cost: 0, demand, item: Item::Resume(id) };
+        let entry = Entry { priority: u64::MAX, tie: id.0, demand, item: Item::Resume(id) };
         self.ready.push(job, entry);
         false
     }

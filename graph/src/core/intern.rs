@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::node::{Build, BuildId, Drain, Hold, Node, NodeId, Owner, State, Wants};
+use super::lists::{Chain, Slice};
+use super::node::{Build, BuildId, Hold, Node, NodeId, Owner, State, Wants};
 use super::{Core, Step, event::What};
 use crate::cache::{Cache, Combined, MemoryCache};
 use crate::dag::{Dag, VertexId};
@@ -33,14 +34,16 @@ impl<O: Op> Core<O> {
     ) -> BuildId {
         let id = BuildId(self.n_builds);
         self.n_builds += 1;
-        let targets: Vec<_> = if wants_all { dag.vertices().collect() } else { targets.to_vec() };
-        self.nodes.reserve(targets.len());
+        // In the order in which they are likely to start.
+        let all = || dag.dependants_first().iter().rev().copied();
+        let targets: Vec<_> = if wants_all { all().collect() } else { targets.to_vec() };
         let build = Build {
             owner,
             nodes: vec![None; dag.len()],
             dag,
             held: Vec::new(),
-            n_targets_open: 0,
+            // One besides the targets: that all of them are known.
+            n_targets_open: 1,
             targets,
             is_fail_fast,
             drain: None,
@@ -52,56 +55,59 @@ impl<O: Op> Core<O> {
         self.builds.insert(id, build);
         let targets = self.builds[&id].targets.clone();
         self.take_in(id, &targets);
-        let mut n_open = 0;
         for target in &targets {
-            let node = self.builds[&id].nodes[target.index()].expect("all targets were taken in");
+            let build = self.builds.get_mut(&id).expect("it is there until it is released");
+            let node = build.nodes[target.index()].expect("all targets were taken in");
             let hold = self.nodes[node].hold_mut(id).expect("all targets were taken in");
-            n_open += usize::from(!hold.is_target);
-            hold.is_target = true;
+            if !std::mem::replace(&mut hold.is_target, true) {
+                build.n_targets_open += 1;
+            }
+            self.want(id, node, Wants::RESULT);
+            self.work_off();
         }
-        let build = self.builds.get_mut(&id).expect("it was just made");
-        build.n_targets_open = n_open;
-        let nodes: Vec<_> = targets.iter().filter_map(|target| build.nodes[target.index()]).collect();
-        if nodes.is_empty() {
-            self.agenda.push_back(Step::Drain(id, Drain::Done));
-        }
-        for node in nodes {
-            self.agenda.push_back(Step::Want(id, node, Wants::RESULT));
-        }
+        self.close_target(id);
         self.work_off();
         id
     }
 
     /// Makes nodes of `roots` and all that they need, as far as they are not yet.
     pub(super) fn take_in(&mut self, build: BuildId, roots: &[VertexId]) {
-        let dag = Arc::clone(&self.builds[&build].dag);
-        let mut is_new = vec![false; dag.len()];
-        let mut stack = roots.to_vec();
-        while let Some(vertex) = stack.pop() {
-            if self.builds[&build].nodes[vertex.index()].is_none() && !is_new[vertex.index()] {
-                is_new[vertex.index()] = true;
-                stack.extend(dag.edges(vertex).map(|edge| edge.input));
-            }
+        let of = self.builds.get_mut(&build).expect("it takes something in");
+        if roots.iter().all(|root| of.nodes[root.index()].is_some()) {
+            return;
         }
-        let mut priorities = vec![0_u64; dag.len()];
+        let (dag, mut nodes) = (Arc::clone(&of.dag), std::mem::take(&mut of.nodes));
+        // By vertex that is new: the work of the longest chain of dependants.
+        let mut after: Vec<Option<u64>> = vec![None; dag.len()];
+        for root in roots.iter().filter(|root| nodes[root.index()].is_none()) {
+            after[root.index()] = Some(0);
+        }
+        let (mut n_new, mut n_edges) = (0, 0);
         for &vertex in dag.dependants_first() {
-            if is_new[vertex.index()] {
-                let dependants = dag.dependants(vertex).filter(|(dependant, _)| is_new[dependant.index()]);
-                let after = dependants.map(|(dependant, _)| priorities[dependant.index()]).max();
-                priorities[vertex.index()] = dag.op(vertex).weight().saturating_add(after.unwrap_or(0));
+            let Some(after_it) = &mut after[vertex.index()] else { continue };
+            let priority = dag.op(vertex).weight().saturating_add(*after_it);
+            *after_it = priority;
+            n_new += 1;
+            for edge in dag.edges(vertex) {
+                n_edges += 1;
+                if nodes[edge.input.index()].is_none() {
+                    let after_input = after[edge.input.index()].get_or_insert(0);
+                    *after_input = priority.max(*after_input);
+                }
             }
         }
-        for &vertex in dag.dependants_first().iter().rev().filter(|vertex| is_new[vertex.index()]) {
-            let inputs = {
-                let nodes = &self.builds[&build].nodes;
-                let mut inputs = Vec::with_capacity(dag.edges(vertex).count());
-                inputs.extend(dag.edges(vertex).map(|edge| nodes[edge.input.index()].expect("inputs come first")));
-                inputs.into_boxed_slice()
-            };
-            let priority = priorities[vertex.index()];
-            let node = self.intern(build, &dag, vertex, inputs, priority);
-            self.builds.get_mut(&build).expect("it is being taken in").nodes[vertex.index()] = Some(node);
+        self.nodes.reserve(n_new, n_edges);
+        self.keys.reserve(n_new);
+        self.builds.get_mut(&build).expect("it was found above").held.reserve(n_new);
+        let mut inputs = Vec::new();
+        for &vertex in dag.dependants_first().iter().rev() {
+            let Some(priority) = after[vertex.index()] else { continue };
+            inputs.clear();
+            inputs.extend(dag.edges(vertex).map(|edge| nodes[edge.input.index()].expect("inputs come first")));
+            let node = self.intern(build, &dag, vertex, &inputs, priority);
+            nodes[vertex.index()] = Some(node);
         }
+        self.builds.get_mut(&build).expect("it was found above").nodes = nodes;
     }
 
     fn intern(
@@ -109,11 +115,11 @@ impl<O: Op> Core<O> {
         build: BuildId,
         dag: &Arc<Dag<O>>,
         vertex: VertexId,
-        inputs: Box<[NodeId]>,
+        inputs: &[NodeId],
         priority: u64,
     ) -> NodeId {
         let ignores_cache = dag.options(vertex).is_some_and(|options| options.ignores_cache);
-        let identity = Self::identity(dag, vertex, ignores_cache, &inputs);
+        let identity = Self::identity(dag, vertex, ignores_cache, inputs);
         if let Some(mut identity) = identity.clone() {
             // One that is made anew will do for anybody; one from a cache will not do for who wants it made anew.
             identity.ignores_cache = true;
@@ -132,7 +138,7 @@ impl<O: Op> Core<O> {
         }
         let count = u32::try_from(inputs.len()).expect("edges are counted in 32 bits");
         let (mut n_missing, mut n_incomplete, mut lost_to) = (count, count, None);
-        for input in &inputs {
+        for input in inputs {
             let input = &self.nodes[*input];
             n_missing -= u32::from(input.made.is_some());
             n_incomplete -= u32::from(input.is_complete());
@@ -141,7 +147,6 @@ impl<O: Op> Core<O> {
         let mut holds = Few::new();
         holds.push(Hold { build, vertex: Some(vertex), wants: Wants::NOTHING, is_target: false, is_told: false });
         let cache = self.cache_of(dag, vertex);
-        let n_dependants = dag.dependants(vertex).count();
         let mut node = Node {
             dag: Arc::clone(dag),
             vertex,
@@ -149,8 +154,8 @@ impl<O: Op> Core<O> {
             state: State::Idle,
             ticket: 0,
             holds,
-            inputs,
-            dependants: Vec::with_capacity(n_dependants),
+            inputs: Slice::default(),
+            dependants: Chain::default(),
             n_missing,
             n_incomplete,
             map_index: 0,
@@ -162,21 +167,18 @@ impl<O: Op> Core<O> {
             lost_to,
             priority,
             key: None,
+            listed: None,
             probe: None,
             made: None,
             keying: None,
-            waiters: Vec::new(),
+            waiters: Chain::default(),
             more: None,
         };
         if cache.is_some() {
             node.more().cache = cache;
         }
-        let id = self.nodes.insert(node);
+        let id = self.nodes.insert(node, inputs);
         self.builds.get_mut(&build).expect("it is being taken in").held.push(id);
-        for place in 0..self.nodes[id].inputs.len() {
-            let input = self.nodes[id].inputs[place];
-            self.nodes[input].dependants.push(id);
-        }
         if let Some(identity) = identity {
             self.by_identity.insert(identity, id);
         }
@@ -213,7 +215,7 @@ impl<O: Op> Core<O> {
             }
             held.holds.push(Hold { build, vertex, wants: Wants::NOTHING, is_target: false, is_told: false });
             // The inputs that are edges of the build's own graph were taken in before, and know their place in it.
-            stack.extend(held.inputs.iter().map(|input| (*input, None)));
+            stack.extend(self.nodes.inputs(node).iter().map(|input| (*input, None)));
             self.builds.get_mut(&build).expect("it holds a node").held.push(node);
         }
     }
@@ -223,12 +225,10 @@ impl<O: Op> Core<O> {
         let builds: Vec<_> = self.nodes[node].holds.iter().map(|hold| (hold.build, hold.wants)).collect();
         let (is_made, is_complete) = (self.nodes[input].made.is_some(), self.nodes[input].is_complete());
         let joined = &mut self.nodes[node];
-        let mut inputs = std::mem::take(&mut joined.inputs).into_vec();
-        inputs.push(input);
-        joined.inputs = inputs.into();
+        joined.more().n_late += 1;
         joined.n_missing += u32::from(!is_made);
         joined.n_incomplete += u32::from(!is_complete);
-        self.nodes[input].dependants.push(node);
+        self.nodes.add_input(node, input);
         for (build, wants) in builds {
             self.hold(build, input, None);
             if wants.contains(Wants::COMPLETE) {
@@ -276,48 +276,28 @@ impl<O: Op> Core<O> {
                 // The flight goes on for others.
                 flight.attached.retain(|attached| *attached != node);
             }
-            let node = &self.nodes[node];
-            stay.extend(node.inputs.iter().copied().filter(|input| !self.nodes[*input].holds.is_empty()));
+            let inputs = self.nodes.inputs(node).iter().copied();
+            stay.extend(inputs.filter(|input| !self.nodes[*input].holds.is_empty()));
         }
         for node in gone {
-            self.nodes.remove(node);
+            let key = self.nodes.remove(node).and_then(|mut node| {
+                while self.waiters.pop_first(&mut node.waiters).is_some() {}
+                node.key
+            });
+            if let Some(key) = key {
+                self.keys.release(key);
+            }
         }
         for input in stay {
-            let mut dependants = std::mem::take(&mut self.nodes[input].dependants);
-            dependants.retain(|dependant| self.nodes.get(*dependant).is_some());
-            self.nodes[input].dependants = dependants;
+            self.nodes.retain_dependants(input);
         }
     }
 
     /// Lets nobody find a node any more who does not have it already.
     pub(super) fn unlist(&mut self, id: NodeId) {
+        self.unlist_key(id);
         let node = &self.nodes[id];
-        if let Some(key) = &node.key
-            && let Some(awaiting) = self.awaiting.get_mut(key)
-        {
-            awaiting.retain(|known| *known != id);
-            if awaiting.is_empty() {
-                self.awaiting.remove(key);
-            }
-        }
-        if let Some(key) = &node.key
-            && node.made.is_some()
-        {
-            let twins = self.twins.get_mut(key);
-            if self.landed.get(key) != Some(&id) {
-                if let Some(twins) = twins {
-                    twins.retain(|twin| *twin != id);
-                }
-            } else if let Some(twin) = twins.and_then(Vec::pop) {
-                self.landed.insert(key.clone(), twin);
-            } else {
-                self.landed.remove(key);
-            }
-            if self.twins.get(key).is_some_and(Vec::is_empty) {
-                self.twins.remove(key);
-            }
-        }
-        if let Some(identity) = Self::identity(&node.dag, node.vertex, node.ignores_cache, &node.inputs)
+        if let Some(identity) = Self::identity(&node.dag, node.vertex, node.ignores_cache, self.nodes.inputs(id))
             && self.by_identity.get(&identity) == Some(&id)
         {
             self.by_identity.remove(&identity);

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use super::known::List;
 use super::node::{Content, ContentId, ContentState, Ending, Flight, NodeId, Role, Stage, State, Waiter};
 use super::{Core, Done, Start, Step, Work};
 use crate::cache::Found;
 use crate::dag::VertexId;
 use crate::error::{CycleError, Failure};
-use crate::few::Few;
 use crate::op::{CacheMap, Op, Part, Phase};
 use crate::ready::{Demand, Entry};
+
+/// The nodes that a map names; `None`: the node's inputs, one by one.
+type Named = Option<Box<[NodeId]>>;
 
 impl<O: Op> Core<O> {
     /// A cache map is there. The op it was asked of may stand in another graph than the node by now.
@@ -22,7 +25,8 @@ impl<O: Op> Core<O> {
         };
         let ticket = self.nodes[id].ticket.wrapping_add(1);
         let mut n_unmet = 0;
-        for (need, &input) in map.needs().iter().zip(&inputs) {
+        for (place, need) in map.needs().iter().enumerate() {
+            let input = inputs.as_deref().unwrap_or_else(|| self.nodes.inputs(id))[place];
             let Some(part) = &need.content else {
                 if self.nodes[input].key.is_some() {
                     continue;
@@ -31,7 +35,7 @@ impl<O: Op> Core<O> {
                     return self.skip(id, root);
                 }
                 n_unmet += 1;
-                self.nodes[input].waiters.push(Waiter::Node(id, ticket));
+                self.waiters.push(&mut self.nodes[input].waiters, Waiter::Node(id, ticket));
                 continue;
             };
             if self.has_none(input) {
@@ -46,7 +50,7 @@ impl<O: Op> Core<O> {
             }
         }
         if n_unmet == 0 {
-            return self.keyed(id, map, &inputs);
+            return self.keyed(id, map, inputs.as_deref());
         }
         self.set(id, State::Keying { n_unmet });
         self.nodes[id].keying = Some(Box::new((map, inputs)));
@@ -71,13 +75,16 @@ impl<O: Op> Core<O> {
         id: NodeId,
         map: &CacheMap<O::Key>,
         flight: &Flight<O>,
-    ) -> Result<Option<Box<[NodeId]>>, Failure<O::Error>> {
+    ) -> Result<Option<Named>, Failure<O::Error>> {
         let (dag, vertex, build) = (flight.context.dag(), flight.context.vertex(), &flight.home);
         if let Some(need) = map.needs().iter().find(|need| !dag.contains(need.input)) {
             return Err(Failure::UnknownInput(need.input));
         }
-        let mut edges = Vec::with_capacity(self.nodes[id].inputs.len());
-        edges.extend(dag.edges(vertex).map(|edge| edge.input).zip(self.nodes[id].inputs.iter().copied()));
+        if dag.edges(vertex).map(|edge| edge.input).eq(map.needs().iter().map(|need| need.input)) {
+            return Ok(Some(None));
+        }
+        let nodes = self.nodes.inputs(id).iter().copied();
+        let mut edges: Vec<_> = dag.edges(vertex).map(|edge| edge.input).zip(nodes).collect();
         edges.sort_unstable();
         let mut inputs = Vec::with_capacity(map.needs().len());
         for need in map.needs() {
@@ -91,7 +98,7 @@ impl<O: Op> Core<O> {
             self.take_in(*build, &[need.input]);
             let input = self.builds[build].nodes[need.input.index()].expect("it was just taken in");
             inputs.push(input);
-            if self.nodes[id].inputs.contains(&input) {
+            if self.nodes.inputs(id).contains(&input) {
                 continue;
             }
             if let Some(cycle) = self.path(input, id) {
@@ -104,7 +111,7 @@ impl<O: Op> Core<O> {
                 self.lose(id, root);
             }
         }
-        Ok(Some(inputs.into()))
+        Ok(Some(Some(inputs.into())))
     }
 
     /// Returns a way along inputs from `start` to `end`, put as a circle that begins with `end`: an edge from `end` to
@@ -123,7 +130,7 @@ impl<O: Op> Core<O> {
                 back[1..].reverse();
                 return Some(back);
             }
-            for &input in &self.nodes[node].inputs {
+            for &input in self.nodes.inputs(node) {
                 if let std::collections::hash_map::Entry::Vacant(entry) = reached_from.entry(input) {
                     entry.insert(node);
                     stack.push(input);
@@ -134,23 +141,25 @@ impl<O: Op> Core<O> {
     }
 
     /// All that `map` needs is there.
-    fn keyed(&mut self, id: NodeId, map: CacheMap<O::Key>, inputs: &[NodeId]) {
+    fn keyed(&mut self, id: NodeId, map: CacheMap<O::Key>, inputs: Option<&[NodeId]>) {
+        let mut digests = std::mem::take(&mut self.digests);
+        let inputs = inputs.unwrap_or_else(|| self.nodes.inputs(id));
         let mut has_fresh = false;
-        let parts = map.needs().iter().zip(inputs).filter_map(|(need, input)| match &need.content {
+        digests.extend(map.needs().iter().zip(inputs).filter_map(|(need, input)| match &need.content {
             None => {
                 has_fresh |= self.nodes[*input].is_fresh;
-                self.nodes[*input].key.clone()
+                self.key(*input).cloned()
             }
             Some(part) => match &self.content(*input, part)?.state {
                 ContentState::Known(digest) => Some(digest.clone()),
                 _ => None,
             },
-        });
-        let mut digests = Vec::with_capacity(inputs.len());
-        digests.extend(parts);
+        }));
         let is_content = map.needs_content();
         let is_last = map.is_last();
         let key = map.key(&digests);
+        digests.clear();
+        self.digests = digests;
         let has_cache = self.cache(id).is_some();
         let node = &mut self.nodes[id];
         node.is_last_map = is_last;
@@ -212,20 +221,17 @@ impl<O: Op> Core<O> {
             }
             self.finish_key(id, own);
         }
-        let node = &self.nodes[id];
-        if let (Some(key), false) = (&node.key, node.is_fresh) {
-            let awaiting = self.awaiting.entry(key.clone()).or_insert_with(Few::new);
-            if !awaiting.iter().any(|known| *known == id) {
-                awaiting.push(id);
-            }
+        if self.nodes[id].key.is_some() && !self.nodes[id].is_fresh {
+            self.list(id, List::Awaiting, false);
         }
         self.agenda.push_back(Step::Pursue(id));
     }
 
     /// `key` is what dependants see from now on.
     fn finish_key(&mut self, id: NodeId, key: O::Key) {
-        self.nodes[id].key = Some(key);
-        for waiter in std::mem::take(&mut self.nodes[id].waiters) {
+        self.nodes[id].key = Some(self.keys.take(key));
+        let mut waiters = std::mem::take(&mut self.nodes[id].waiters);
+        while let Some(waiter) = self.waiters.pop_first(&mut waiters) {
             match waiter {
                 Waiter::Node(node, ticket) => self.met(node, ticket),
                 Waiter::Content(content) => self.content_keyed(content),
@@ -240,7 +246,7 @@ impl<O: Op> Core<O> {
         self.nodes[id].state = State::Keying { n_unmet: n_unmet - 1 };
         if n_unmet == 1 {
             let (map, inputs) = *self.nodes[id].keying.take().expect("a map is kept while its node is keying");
-            self.keyed(id, map, &inputs);
+            self.keyed(id, map, inputs.as_deref());
         }
     }
 
@@ -248,7 +254,8 @@ impl<O: Op> Core<O> {
     pub(super) fn bereaved(&mut self, id: NodeId) -> Vec<NodeId> {
         let mut waiting = Vec::new();
         if self.nodes[id].key.is_none() {
-            for waiter in std::mem::take(&mut self.nodes[id].waiters) {
+            let mut waiters = std::mem::take(&mut self.nodes[id].waiters);
+            while let Some(waiter) = self.waiters.pop_first(&mut waiters) {
                 if let Waiter::Node(node, ticket) = waiter {
                     waiting.push((node, ticket));
                 }
@@ -290,7 +297,7 @@ impl<O: Op> Core<O> {
         if self.nodes[input].key.is_some() {
             self.content_keyed(id);
         } else {
-            self.nodes[input].waiters.push(Waiter::Content(id));
+            self.waiters.push(&mut self.nodes[input].waiters, Waiter::Content(id));
         }
         id
     }
@@ -344,14 +351,14 @@ impl<O: Op> Core<O> {
         let job = node.holds.first().map(|hold| self.job(hold.build)).expect("a node is held");
         let tie = u64::from(u32::MAX) << 32 | u64::from(id.0);
         let (priority, item) = (node.priority, super::Item::Content(id));
-        self.ready.push(job, Entry { priority, tie, cost: 1, demand, item });
+        self.ready.push(job, Entry { priority, tie, demand, item });
     }
 
     pub(super) fn start_content(&mut self, id: ContentId, demand: Demand) -> Start<O> {
         let content = &self.contents[&id];
         let node = &self.nodes[content.input];
         let (part, cache) = (content.part.clone(), self.cache(content.input).cloned());
-        let key = node.key.clone().expect("a content is asked for by key");
+        let key = self.key(content.input).cloned().expect("a content is asked for by key");
         let (phase, work) = match (&content.state, &node.made) {
             (ContentState::Asking, _) => {
                 let cache = cache.expect("without a cache no digest is asked for");
@@ -368,7 +375,7 @@ impl<O: Op> Core<O> {
     }
 
     /// A digest is there, or will not come this way.
-    pub(super) fn content_done(&mut self, id: ContentId, is_doomed: bool, done: Done<O>) {
+    pub(super) fn content_done(&mut self, id: ContentId, flight: &Flight<O>, done: Done<O>) {
         let Some(content) = self.contents.get_mut(&id) else { return };
         let input = content.input;
         let digest = match done {
@@ -379,15 +386,13 @@ impl<O: Op> Core<O> {
                 }
                 return self.await_result(id);
             }
-            Done::Content(Ok((digest, error))) => {
-                if let Some(error) = error {
-                    self.tell_cache_failed(input, error);
-                }
+            Done::Content(Ok(digest), kept) => {
+                self.kept(flight, input, None, kept);
                 digest
             }
             // It was told to end, and somebody new wants it.
-            Done::Content(Err(_)) | Done::Panicked(_) if is_doomed => return self.await_result(id),
-            Done::Content(Err(error)) => {
+            Done::Content(Err(_), _) | Done::Panicked(_) if flight.is_doomed => return self.await_result(id),
+            Done::Content(Err(error), _) => {
                 let error = Arc::new(error);
                 return self.content_failed(id, |input| Failure::Content { input, source: Arc::clone(&error) });
             }

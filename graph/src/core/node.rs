@@ -1,8 +1,11 @@
 //! What the core keeps of each vertex, build and flight.
 
-use std::ops::{BitOr, BitOrAssign, Index, IndexMut, Sub};
+use std::ops::{BitOr, BitOrAssign, Sub};
 use std::sync::Arc;
 
+use super::known::{KeyId, Keys, Listed};
+use super::lists::{Chain, Slice};
+pub(crate) use super::nodes::{NodeId, Nodes};
 use crate::cache::{Cache, Record};
 use crate::context::{Context, FlightId, Made};
 use crate::dag::{Dag, VertexId};
@@ -10,10 +13,6 @@ use crate::error::Failure;
 use crate::few::Few;
 use crate::op::{CacheMap, Op, Part, Phase};
 use crate::ready::{Demand, JobId};
-
-/// A vertex as the solver knows it: one for all builds that have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct NodeId(pub(crate) u32);
 
 /// One graph with its targets, submitted by a job or by a running op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,10 +123,10 @@ pub(crate) struct Node<O: Op> {
     /// Counts changes of state; what was filed under another number is out of date.
     pub(crate) ticket: u32,
     pub(crate) holds: Few<Hold>,
-    /// In the order of the graph's edges, then the late ones.
-    pub(crate) inputs: Box<[NodeId]>,
-    /// Once for each edge.
-    pub(crate) dependants: Vec<NodeId>,
+    /// See [`Nodes::inputs`].
+    pub(super) inputs: Slice,
+    /// See [`Nodes::dependants`].
+    pub(super) dependants: Chain,
     /// Inputs that have no result.
     pub(crate) n_missing: u32,
     /// Inputs that are not complete. Zero and a result: the node is complete.
@@ -149,19 +148,23 @@ pub(crate) struct Node<O: Op> {
     /// The work, from this node's own to the end of the longest chain of dependants.
     pub(crate) priority: u64,
     /// What dependants build their keys from. Never changes.
-    pub(crate) key: Option<O::Key>,
+    pub(crate) key: Option<KeyId>,
+    /// Among the nodes with the same key.
+    pub(crate) listed: Option<Listed>,
     /// The latest cache map's key, as long as there is no final one; and whether that map needs a content.
     pub(crate) probe: Option<(O::Key, bool)>,
     pub(crate) made: Option<Arc<Made<O>>>,
     /// The map of a node that is `Keying`, with the nodes that it names.
     pub(crate) keying: Option<Box<Keying<O::Key>>>,
     /// Who waits for the final key.
-    pub(crate) waiters: Vec<Waiter>,
+    pub(crate) waiters: Chain,
     /// What few nodes have.
     pub(crate) more: Option<Box<More<O>>>,
 }
 
 pub(crate) struct More<O: Op> {
+    /// Inputs that cache maps named besides the graph's edges.
+    pub(crate) n_late: usize,
     /// The keys of earlier cache maps, and whether they need a content; later all keys but the final one.
     pub(crate) tried: Vec<(O::Key, bool)>,
     /// Results in caches, the best one last.
@@ -191,8 +194,13 @@ impl<O: Op> Node<O> {
     pub(crate) fn more(&mut self) -> &mut More<O> {
         self.more.get_or_insert_with(|| {
             let (tried, records, bad) = (Vec::new(), Vec::new(), Vec::new());
-            Box::new(More { tried, records, bad, loaded_from: None, failure: None, cache: None })
+            Box::new(More { n_late: 0, tried, records, bad, loaded_from: None, failure: None, cache: None })
         })
+    }
+
+    /// Returns how many inputs are no edges of the graph.
+    pub(crate) fn n_late(&self) -> usize {
+        self.more.as_ref().map_or(0, |more| more.n_late)
     }
 
     pub(crate) fn has_record(&self) -> bool {
@@ -208,11 +216,12 @@ impl<O: Op> Node<O> {
     }
 
     /// Returns the keys besides its own that lead to it.
-    pub(crate) fn links(&self) -> Vec<O::Key> {
+    pub(crate) fn links(&self, keys: &Keys<O::Key>) -> Vec<O::Key> {
+        let own = self.key.map(|key| &keys[key]);
         let tried = self.more.iter().flat_map(|more| &more.tried).map(|(key, _)| key);
         let mut links: Vec<O::Key> = Vec::new();
         for key in tried.chain(self.probe.as_ref().map(|(key, _)| key)) {
-            if self.key.as_ref() != Some(key) && !links.contains(key) {
+            if own != Some(key) && !links.contains(key) {
                 links.push(key.clone());
             }
         }
@@ -220,10 +229,11 @@ impl<O: Op> Node<O> {
     }
 }
 
-/// A cache map with the nodes that it names.
-pub(crate) type Keying<K> = (CacheMap<K>, Box<[NodeId]>);
+/// A cache map with the nodes that it names; without them it names the node's inputs, one by one.
+pub(crate) type Keying<K> = (CacheMap<K>, Option<Box<[NodeId]>>);
 
 /// Who waits for a key: a node with its ticket, or the content of the keyed node itself.
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Waiter {
     Node(NodeId, u32),
     Content(ContentId),
@@ -285,7 +295,7 @@ pub(crate) struct Flight<O: Op> {
     pub(crate) context: Context<O>,
     pub(crate) home: BuildId,
     /// What it brings, for others who want the same; and whether it must be made anew.
-    pub(crate) key: Option<(O::Key, bool)>,
+    pub(crate) key: Option<(KeyId, bool)>,
     /// Nobody wanted it any more, and it was asked to end.
     pub(crate) is_doomed: bool,
     /// Who starts when it has ended, if they still want to.
@@ -300,6 +310,8 @@ pub(crate) struct Flight<O: Op> {
 pub(crate) enum Role {
     Node(Stage),
     Content(ContentId),
+    /// See [`super::write`].
+    Write,
 }
 
 /// The content of one part of a node's result.
@@ -322,59 +334,4 @@ pub(crate) enum ContentState<K> {
     /// The op is to digest it, or does so.
     Digesting,
     Known(K),
-}
-
-/// Everything by node, with places used again.
-pub(crate) struct Nodes<O: Op> {
-    places: Vec<Option<Node<O>>>,
-    /// With the tickets to go on from: what was filed for the node that was here must not be taken for the next one's.
-    free: Vec<(NodeId, u32)>,
-}
-
-impl<O: Op> Nodes<O> {
-    pub(crate) fn new() -> Self {
-        Self { places: Vec::new(), free: Vec::new() }
-    }
-
-    pub(crate) fn reserve(&mut self, n: usize) {
-        self.places.reserve_exact(n.saturating_sub(self.free.len()));
-    }
-
-    pub(crate) fn insert(&mut self, mut node: Node<O>) -> NodeId {
-        if let Some((id, ticket)) = self.free.pop() {
-            node.ticket = ticket;
-            self.places[id.0 as usize] = Some(node);
-            return id;
-        }
-        self.places.push(Some(node));
-        NodeId(u32::try_from(self.places.len() - 1).expect("nodes are counted in 32 bits"))
-    }
-
-    pub(crate) fn get(&self, id: NodeId) -> Option<&Node<O>> {
-        self.places[id.0 as usize].as_ref()
-    }
-
-    pub(crate) fn remove(&mut self, id: NodeId) -> Option<Node<O>> {
-        let node = self.places[id.0 as usize].take()?;
-        self.free.push((id, node.ticket.wrapping_add(1)));
-        Some(node)
-    }
-
-    pub(crate) fn len(&self) -> usize {
-        self.places.len() - self.free.len()
-    }
-}
-
-impl<O: Op> Index<NodeId> for Nodes<O> {
-    type Output = Node<O>;
-
-    fn index(&self, id: NodeId) -> &Node<O> {
-        self.places[id.0 as usize].as_ref().expect("a node is there as long as somebody holds it")
-    }
-}
-
-impl<O: Op> IndexMut<NodeId> for Nodes<O> {
-    fn index_mut(&mut self, id: NodeId) -> &mut Node<O> {
-        self.places[id.0 as usize].as_mut().expect("a node is there as long as somebody holds it")
-    }
 }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use super::known::List;
 use super::node::{BuildId, Drain, Ending, NodeId, Stage, State, Wants};
 use super::{
     Core, Step,
@@ -19,19 +20,14 @@ impl<O: Op> Core<O> {
     pub(super) fn settle(&mut self, id: NodeId, how: Ending, output: O::Output) {
         self.set(id, State::Settled(how));
         let node = &mut self.nodes[id];
-        node.made = Some(Made::new(node.vertex, output));
+        node.made = Some(Made::new(output));
         if let Some(more) = &mut node.more {
             more.records = Vec::new();
         }
-        if let Some(key) = &node.key {
-            match self.landed.get_mut(key) {
-                None => drop(self.landed.insert(key.clone(), id)),
-                // What was made anew is taken rather than what it was to replace.
-                Some(known) => {
-                    let twin = if node.is_fresh { std::mem::replace(known, id) } else { id };
-                    self.twins.entry(key.clone()).or_default().push(twin);
-                }
-            }
+        if node.key.is_some() {
+            // What was made anew is taken rather than what it was to replace.
+            let goes_first = node.is_fresh;
+            self.list(id, List::Landed, goes_first);
         }
         for place in 0..self.nodes[id].holds.len() {
             let Some(build) = self.wanting_at(id, place) else { continue };
@@ -39,8 +35,8 @@ impl<O: Op> Core<O> {
         }
         self.give_to_those_awaiting(id);
         self.result_for_contents(id);
-        for place in 0..self.nodes[id].dependants.len() {
-            let dependant = self.nodes[id].dependants[place];
+        let mut dependants = self.nodes.dependants(id);
+        while let Some(dependant) = self.nodes.next_dependant(&mut dependants) {
             self.nodes[dependant].n_missing -= 1;
             self.start_if_ready(dependant, Reach::Direct);
         }
@@ -51,8 +47,9 @@ impl<O: Op> Core<O> {
 
     /// Lets all others who wait to make the same look again.
     fn give_to_those_awaiting(&mut self, id: NodeId) {
-        let Some(awaiting) = self.nodes[id].key.as_ref().and_then(|key| self.awaiting.remove(key)) else { return };
-        for &other in awaiting.iter().filter(|other| **other != id) {
+        let Some(key) = self.nodes[id].key else { return };
+        while let Some(other) = self.first(key, List::Awaiting) {
+            self.unlist_key(other);
             // This result may be gone before the other is wanted, but not from the cache.
             self.nodes[other].asks_again = self.cache(other).is_some();
             if matches!(self.nodes[other].state, State::Waiting | State::Queued(_)) {
@@ -64,8 +61,11 @@ impl<O: Op> Core<O> {
 
     /// `id` and all below it have results.
     pub(super) fn completed(&mut self, id: NodeId) {
-        for place in 0..self.nodes[id].dependants.len() {
-            let dependant = self.nodes[id].dependants[place];
+        if let Some(made) = &self.nodes[id].made {
+            made.complete(self.below(id));
+        }
+        let mut dependants = self.nodes.dependants(id);
+        while let Some(dependant) = self.nodes.next_dependant(&mut dependants) {
             self.nodes[dependant].n_incomplete -= 1;
             if self.nodes[dependant].n_incomplete > 0 {
                 continue;
@@ -128,8 +128,8 @@ impl<O: Op> Core<O> {
                     reached.push_back(waiter);
                 }
             }
-            for place in 0..self.nodes[input].dependants.len() {
-                let dependant = self.nodes[input].dependants[place];
+            let mut dependants = self.nodes.dependants(input);
+            while let Some(dependant) = self.nodes.next_dependant(&mut dependants) {
                 let is_first = self.nodes[dependant].lost_to.is_none();
                 if is_first {
                     self.nodes[dependant].lost_to = Some(root);
@@ -241,7 +241,7 @@ impl<O: Op> Core<O> {
             return;
         }
         build.is_finished = true;
-        let (node, vertex) = (NodeId(u32::MAX), VertexId::NONE);
+        let (node, vertex) = (NodeId::NONE, VertexId::NONE);
         self.notes.push_back(Note { build: id, node, vertex, what: What::Finished });
         if self.builds[&id].is_released {
             self.release(id);
@@ -254,7 +254,7 @@ impl<O: Op> Core<O> {
         let mut chain = vec![from];
         let mut node = from;
         while node != root {
-            let inputs = self.nodes[node].inputs.iter().copied();
+            let inputs = self.nodes.inputs(node).iter().copied();
             let next = inputs.clone().find(|input| *input == root);
             let next = next.or_else(|| inputs.clone().find(|input| self.nodes[*input].lost_to == Some(root)));
             let Some(next) = next else { break };

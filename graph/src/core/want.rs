@@ -1,5 +1,6 @@
 //! Demand: who wants what of a node, what the node therefore does next, and what it wants of others.
 
+use super::known::List;
 use super::node::{BuildId, ContentState, Drain, Ending, NodeId, Owner, Stage, State, Wants};
 use super::{
     Core, Item, Step,
@@ -34,9 +35,8 @@ impl<O: Op> Core<O> {
             return self.unwant(build, node);
         }
         if wants.contains(Wants::COMPLETE) {
-            for place in 0..self.nodes[node].inputs.len() {
-                self.agenda.push_back(Step::Want(build, self.nodes[node].inputs[place], Wants::COMPLETE));
-            }
+            let steps = self.nodes.inputs(node).iter().map(|input| Step::Want(build, *input, Wants::COMPLETE));
+            self.agenda.extend(steps);
         }
         match state {
             State::Settled(_) => self.tell_settled(build, node, Ending::Loaded),
@@ -164,10 +164,9 @@ impl<O: Op> Core<O> {
     /// Takes the result of another node with the same key, if there is one and it will do.
     pub(super) fn take_landed(&mut self, id: NodeId) -> bool {
         let node = &self.nodes[id];
-        let (Some(key), false) = (&node.key, node.is_fresh) else { return false };
-        let Some(other) = self.landed.get(key).filter(|other| **other != id) else { return false };
-        let Some(made) = &self.nodes[*other].made else { return false };
-        let output = made.result.clone();
+        let (Some(key), false) = (node.key, node.is_fresh) else { return false };
+        let landed = self.first(key, List::Landed).and_then(|other| self.nodes[other].made.as_ref());
+        let Some(output) = landed.map(|made| &made.result).or_else(|| self.unsaved(key)).cloned() else { return false };
         self.settle(id, Ending::Loaded, output);
         true
     }
@@ -192,7 +191,7 @@ impl<O: Op> Core<O> {
         match node.op().reach() {
             Reach::Closure => node.lost_to,
             Reach::Direct => {
-                let inputs = node.inputs.iter().map(|input| &self.nodes[*input]);
+                let inputs = self.nodes.inputs(id).iter().map(|input| &self.nodes[*input]);
                 inputs.filter(|input| input.state == State::Settled(Ending::HasNone)).find_map(|input| input.lost_to)
             }
         }
@@ -212,11 +211,12 @@ impl<O: Op> Core<O> {
         match node.state {
             State::Waiting => {
                 let wants = if node.op().reach() == Reach::Closure { Wants::COMPLETE } else { Wants::RESULT };
-                let steps = node.inputs.iter().map(|input| Step::Want(build, *input, wants));
+                let steps = self.nodes.inputs(id).iter().map(|input| Step::Want(build, *input, wants));
                 self.agenda.extend(steps);
             }
             State::Keying { .. } => {
                 let Some((map, inputs)) = node.keying.as_deref() else { return };
+                let inputs = inputs.as_deref().unwrap_or_else(|| self.nodes.inputs(id));
                 for (need, input) in map.needs().iter().zip(inputs) {
                     let content = need.content.as_ref().and_then(|part| self.content(*input, part));
                     let wants = match content.map(|content| &content.state) {
@@ -236,14 +236,13 @@ impl<O: Op> Core<O> {
         let phase = self.phase(id, stage);
         let op = node.op();
         let demand = self.ready.demand(&op.resources(phase));
-        let cost = if stage == Stage::Execute { op.weight().max(1) } else { 1 };
         let live = node.holds.iter().filter(|hold| !hold.wants.is_empty());
         let live = live.filter(|hold| self.builds.get(&hold.build).is_some_and(|build| build.drain.is_none()));
         let Some(job) = live.map(|hold| self.job(hold.build)).next() else { return self.rest(id) };
         // Where nothing else decides, the vertex that was added first goes first.
         let tie = u64::from(node.home.0) << 32 | u64::try_from(node.vertex.index()).unwrap_or(u64::MAX);
         let (priority, item) = (node.priority, Item::Node(id, node.ticket));
-        self.ready.push(job, Entry { priority, tie, cost, demand, item });
+        self.ready.push(job, Entry { priority, tie, demand, item });
     }
 
     pub(super) fn phase(&self, id: NodeId, stage: Stage) -> Phase {
@@ -332,11 +331,16 @@ impl<O: Op> Core<O> {
         let Some(hold) = self.nodes[node].hold_mut(build) else { return };
         hold.is_told = true;
         if hold.is_target {
-            let of = self.builds.get_mut(&build).expect("it holds a node");
-            of.n_targets_open -= 1;
-            if of.n_targets_open == 0 && of.drain.is_none() {
-                self.agenda.push_back(Step::Drain(build, Drain::Done));
-            }
+            self.close_target(build);
+        }
+    }
+
+    /// One of the targets of a build is settled.
+    pub(super) fn close_target(&mut self, build: BuildId) {
+        let of = self.builds.get_mut(&build).expect("it is there until it is released");
+        of.n_targets_open -= 1;
+        if of.n_targets_open == 0 && of.drain.is_none() {
+            self.agenda.push_back(Step::Drain(build, Drain::Done));
         }
     }
 }

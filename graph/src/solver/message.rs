@@ -30,6 +30,8 @@ pub(super) enum Msg<O: Op> {
         is_forced: bool,
     },
     Discard(JobId),
+    /// All jobs are cancelled and there will be no more.
+    Close,
     Read {
         job: JobId,
         reader: mpsc::UnboundedSender<Arc<JobEvent<O>>>,
@@ -50,6 +52,7 @@ pub(super) struct Office<O: Op> {
     replies: HashMap<BuildId, (Ticket, JobId, Reply<O>)>,
     /// Discarded jobs with builds that are not finished.
     leaving: Vec<JobId>,
+    pub(super) is_closed: bool,
 }
 
 impl<O: Op> Office<O> {
@@ -60,6 +63,7 @@ impl<O: Op> Office<O> {
             tickets: HashMap::new(),
             replies: HashMap::new(),
             leaving: Vec::new(),
+            is_closed: false,
         }
     }
 
@@ -71,7 +75,8 @@ impl<O: Op> Office<O> {
                 driver.core.add_job(job);
             }
             Msg::Build { ticket, job, dag, targets, is_fail_fast, reply } => {
-                let Some(builds) = self.jobs.get_mut(&job).filter(|_| !self.leaving.contains(&job)) else {
+                let Some(builds) = self.jobs.get_mut(&job).filter(|_| !self.is_closed && !self.leaving.contains(&job))
+                else {
                     let _ = reply.send(Err(BuildError::Cancelled));
                     return;
                 };
@@ -93,6 +98,14 @@ impl<O: Op> Office<O> {
                     if self.replies.contains_key(&build) {
                         driver.core.stop(build, false);
                     }
+                }
+            }
+            Msg::Close => {
+                self.is_closed = true;
+                let mut builds: Vec<_> = self.replies.keys().copied().collect();
+                builds.sort_unstable();
+                for build in builds {
+                    driver.core.stop(build, false);
                 }
             }
             Msg::Read { job, reader } => self.histories.read(job, reader),

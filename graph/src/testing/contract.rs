@@ -14,6 +14,10 @@ pub trait Samples<O: Op> {
     fn output(&self, name: &str) -> O::Output;
     /// Reads the name back.
     fn name(&self, output: &O::Output) -> String;
+    /// Returns the digest of a content that belongs to `name`.
+    fn digest(&self, name: &str) -> O::Key {
+        self.key(name)
+    }
 }
 
 /// Samples of scripted ops.
@@ -130,17 +134,47 @@ async fn release_multi_level<O: Op<Error: std::fmt::Debug>>(cache: &impl CacheMa
     assert!(!names(cache, samples, &above).await.contains(&"above".to_owned()));
 }
 
-/// A digest is remembered by key, output and selector; the last one counts.
+/// A digest is remembered by key, output and selector; the last one counts. Of a result that it has, a cache may know the
+/// digest of the whole by itself.
 async fn digests<O: Op<Error: std::fmt::Debug>>(cache: &impl CacheManager<O>, samples: &impl Samples<O>) {
-    let [key, one, two] = ["digests key", "digests one", "digests two"].map(|name| samples.key(name));
-    save(cache, &key, &[], &samples.output("digested")).await;
-    assert_eq!(cache.digest(&key, 0, None).await.expect("it works"), None);
-    cache.remember(&key, 0, None, &one).await.expect("it works");
-    cache.remember(&key, 1, Some("part"), &two).await.expect("it works");
-    assert_eq!(cache.digest(&key, 0, None).await.expect("it works"), Some(one));
-    assert_eq!(cache.digest(&key, 1, Some("part")).await.expect("it works"), Some(two.clone()));
-    assert_eq!(cache.digest(&key, 1, None).await.expect("it works"), None);
-    assert_eq!(cache.digest(&key, 0, Some("part")).await.expect("it works"), None);
-    cache.remember(&key, 0, None, &two).await.expect("it works");
-    assert_eq!(cache.digest(&key, 0, None).await.expect("it works"), Some(two));
+    let [saved, key] = ["digests saved", "digests key"].map(|name| samples.key(name));
+    let [one, two] = ["digests one", "digests two"].map(|name| samples.digest(name));
+    save(cache, &saved, &[], &samples.output("digested")).await;
+    assert_eq!(cache.digest(&saved, 1, Some("part")).await.expect("it works"), None);
+    for key in [&saved, &key] {
+        if *key != saved {
+            assert_eq!(cache.digest(key, 0, None).await.expect("it works"), None);
+        }
+        cache.remember(key, 0, None, &one).await.expect("it works");
+        cache.remember(key, 1, Some("part"), &two).await.expect("it works");
+        assert_eq!(cache.digest(key, 0, None).await.expect("it works"), Some(one.clone()));
+        assert_eq!(cache.digest(key, 1, Some("part")).await.expect("it works"), Some(two.clone()));
+        assert_eq!(cache.digest(key, 1, None).await.expect("it works"), None);
+        assert_eq!(cache.digest(key, 0, Some("part")).await.expect("it works"), None);
+        cache.remember(key, 0, None, &two).await.expect("it works");
+        assert_eq!(cache.digest(key, 0, None).await.expect("it works"), Some(two.clone()));
+    }
+}
+
+/// Checks a cache that outlives its process: `open` opens the same one, empty at first, again and again.
+///
+/// # Panics
+/// Where what one handle was told is not there for the next.
+pub async fn survives<O: Op<Error: std::fmt::Debug>, C: CacheManager<O>>(
+    open: impl Fn() -> C,
+    samples: &impl Samples<O>,
+) {
+    let [own, alias, gone] = ["kept own", "kept alias", "kept gone"].map(|name| samples.key(name));
+    let digest = samples.digest("kept digest");
+    save(&open(), &own, std::slice::from_ref(&alias), &samples.output("kept")).await;
+    save(&open(), &gone, &[], &samples.output("gone")).await;
+    open().remember(&own, 0, Some("part"), &digest).await.expect("it works");
+    let record = found(&open(), &gone).await.expect("it was saved").records.remove(0);
+    open().release(&record).await.expect("a release works");
+    for key in [&own, &alias] {
+        assert_eq!(found(&open(), key).await.expect("it was saved").key, own);
+        assert_eq!(names(&open(), samples, key).await, ["kept"]);
+    }
+    assert_eq!(open().digest(&own, 0, Some("part")).await.expect("it works"), Some(digest));
+    assert_eq!(found(&open(), &gone).await.expect("its key stays known").records, []);
 }

@@ -205,5 +205,6 @@ fn line(dag: &Dag<Scripted>, shows_phases: bool, event: &Event<'_, Scripted>) ->
         },
         Outcome::Skipped { because } => format!("skip {name_of_vertex} ({})", name(*because)),
         Outcome::Stopped => format!("stop {name_of_vertex}"),
+        Outcome::Found => format!("found {name_of_vertex}"),
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! A vertex adds its inputs to its own value. Its key says how; its content is the sum.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub(super) struct Counts {
     pub(super) running_max: AtomicUsize,
     /// The names of what executed, in order.
     pub(super) order: Mutex<Vec<String>>,
+    /// What those that reach for everything were given: the places of vertices in their own graph.
+    pub(super) closures: Mutex<Vec<Vec<Option<usize>>>>,
 }
 
 /// An input: a place in the list of vertices, and what of it is needed how.
@@ -172,6 +174,11 @@ impl Op for Sum {
         self.ms
     }
 
+    /// What begins with `=` is a counter.
+    fn slot(progress: &&'static str) -> Option<u64> {
+        progress.starts_with('=').then_some(0)
+    }
+
     fn reach(&self) -> Reach {
         self.reach
     }
@@ -229,6 +236,10 @@ impl Op for Sum {
         self.counts.order.lock().unwrap().push(self.name.to_owned());
         let running = self.counts.running.fetch_add(1, Ordering::SeqCst) + 1;
         self.counts.running_max.fetch_max(running, Ordering::SeqCst);
+        if self.reach == Reach::Closure {
+            let closure = inputs.closure().into_iter().map(|(vertex, _)| vertex.map(VertexId::index)).collect();
+            self.counts.closures.lock().unwrap().push(closure);
+        }
         if let Some(barrier) = &self.barrier {
             barrier.wait().await;
         }
@@ -295,13 +306,17 @@ pub(super) struct LabCache {
     pub(super) memory: MemoryCache<Sum>,
     pub(super) counts: Arc<Counts>,
     pub(super) fails_loads: Arc<AtomicBool>,
+    pub(super) fails_saves: Arc<AtomicBool>,
     pub(super) hangs: Arc<AtomicBool>,
+    /// How long each save takes.
+    pub(super) save_ms: Arc<AtomicU64>,
 }
 
 impl LabCache {
     pub(super) fn new(counts: &Arc<Counts>) -> Self {
         let (memory, counts) = (MemoryCache::new(), Arc::clone(counts));
-        Self { memory, counts, fails_loads: Arc::default(), hangs: Arc::default() }
+        let [fails_loads, fails_saves, hangs] = [(); 3].map(|()| Arc::default());
+        Self { memory, counts, fails_loads, fails_saves, hangs, save_ms: Arc::default() }
     }
 }
 
@@ -322,6 +337,13 @@ impl CacheManager<Sum> for LabCache {
     }
 
     async fn save(&self, save: Save<'_, Sum>) -> Result<(), LabError> {
+        match self.save_ms.load(Ordering::SeqCst) {
+            0 => {}
+            ms => sleep(Duration::from_millis(ms)).await,
+        }
+        if self.fails_saves.load(Ordering::SeqCst) {
+            return Err(LabError("save"));
+        }
         self.memory.save(save).await
     }
 

@@ -137,6 +137,7 @@ fn endings(report: &Report<Scripted>) -> Vec<Ending> {
         Outcome::Failed(_) => Ending::Failed,
         Outcome::Skipped { .. } => Ending::Skipped,
         Outcome::Stopped => unreachable!("nobody asked to stop"),
+        Outcome::Found => unreachable!("all results are wanted"),
     };
     report.iter().map(|(_, settled)| ending(&settled.outcome)).collect()
 }
@@ -258,6 +259,7 @@ proptest! {
             match settled.outcome {
                 Outcome::Skipped { because } => prop_assert!(report.settled(because).outcome.failure().is_some()),
                 Outcome::Stopped => prop_assert!(request_at.is_some()),
+                Outcome::Found => prop_assert!(false, "all results are wanted"),
                 _ => {}
             }
         }

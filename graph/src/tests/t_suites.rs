@@ -8,7 +8,7 @@ use super::lab::{Lab, LabCache, LabError, at, by_content, ms, sum};
 use crate::testing::Scripted;
 use crate::testing::contract::{self, Samples, ScriptedSamples};
 use crate::{
-    BuildError, Cache, CacheManager, Combined, Config, End, MemoryCache, Phase, Record, Save, StatusStream, Told,
+    BuildError, Cache, CacheManager, Combined, Config, MemoryCache, Outcome, Phase, Record, Save, StatusStream, Told,
 };
 
 struct LabSamples;
@@ -156,12 +156,12 @@ fn line(told: &Told<super::lab::Sum>) -> String {
         Told::Found => "found".to_owned(),
         Told::Progress(line) => (**line).to_owned(),
         Told::CacheFailed(error) => error.to_string(),
-        Told::Ended(end) => match end {
-            End::Cached => "cached",
-            End::Completed => "completed",
-            End::Failed(_) => "failed",
-            End::Skipped(_) => "skipped",
-            End::Cancelled => "cancelled",
+        Told::Ended(settled) => match settled.outcome {
+            Outcome::Loaded(_) | Outcome::Found => "cached",
+            Outcome::Executed(_) => "completed",
+            Outcome::Failed(_) => "failed",
+            Outcome::Skipped { .. } => "skipped",
+            Outcome::Stopped => "cancelled",
         }
         .to_owned(),
     }

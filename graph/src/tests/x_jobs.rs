@@ -287,3 +287,26 @@ async fn x13_a_job_that_joins_half_way_reads_the_whole_log() {
         assert_eq!(log, ["one", "two", "three"]);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_is_told_to_latecomers_once_and_to_listeners_each_time() {
+    let lab = Lab::new();
+    let mut vertex = sum("v", 1, []).seed("key");
+    vertex.reports = vec![(10, "begins"), (10, "=1"), (10, "=2"), (10, "between"), (10, "=3")];
+    let job = lab.job();
+    let (live, built) = (job.status(), lab.build(&job, &[vertex]).await);
+    assert!(built.is_ok());
+    let late = job.status();
+    job.discard();
+    let mut heard = Vec::new();
+    for mut status in [live, late] {
+        let mut log = Vec::new();
+        while let Some(event) = status.next().await {
+            if let Told::Progress(line) = &event.told {
+                log.push(**line);
+            }
+        }
+        heard.push(log.join(" "));
+    }
+    assert_eq!(heard, ["begins =1 =2 between =3", "begins between =3"]);
+}

@@ -13,6 +13,7 @@ use tempfile::TempPath;
 
 use super::Blobs;
 use crate::digest::{Hasher, HashingReader, Sha256Digest};
+use crate::fault::{self, fs};
 
 /// What to do with the bytes of an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +78,7 @@ impl Partial {
         self.file.set_len(0)?;
         self.file.seek(SeekFrom::Start(0))?;
         match &validator {
-            Some(text) => fs_err::write(self.validator_path(), text)?,
+            Some(text) => fs::write(self.validator_path(), text)?,
             None => self.forget_validator()?,
         }
         (self.len, self.hasher, self.validator) = (0, Hasher::default(), validator);
@@ -107,7 +108,7 @@ impl Partial {
     /// Removes the bytes, which turned out to be the wrong ones.
     pub(crate) fn discard(self) -> io::Result<()> {
         self.forget_validator()?;
-        if self.own.is_none() { fs_err::remove_file(&self.path) } else { Ok(()) }
+        if self.own.is_none() { fs::remove_file(&self.path) } else { Ok(()) }
     }
 
     fn validator_path(&self) -> PathBuf {
@@ -115,7 +116,7 @@ impl Partial {
     }
 
     fn forget_validator(&self) -> io::Result<()> {
-        match fs_err::remove_file(self.validator_path()) {
+        match fs::remove_file(self.validator_path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
@@ -133,6 +134,7 @@ impl Drop for Partial {
 /// Opens and locks the file at `path`; `None` if another download has it, or the file system has no locks.
 fn lock(path: &std::path::Path) -> io::Result<Option<File>> {
     loop {
+        fault::point("partial: open")?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
             Ok(()) => {}

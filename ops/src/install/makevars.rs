@@ -43,7 +43,7 @@ pub(super) fn text(builder: &Builder, build: &Build<'_>) -> String {
         }
     };
     let toolchain = &builder.toolchain;
-    if builder.debug_info == DebugInfo::Drop && toolchain.is_gnu_like() {
+    if build.debug_info == DebugInfo::Drop && toolchain.is_gnu_like() {
         append(&mut text, &C, "-g0");
         append(&mut text, &FORTRAN, "-g0");
     }

@@ -5,7 +5,7 @@
 //! next build. What is said over which pipe stands in `server.R`. This module knows neither packages nor stores.
 
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -19,7 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 use tokio::process::{ChildStdin, Command};
 
-use crate::process::{Group, ProcessError, within};
+use crate::process::{Captured, Group, ProcessError, within};
 use crate::toolchain::Toolchain;
 
 /// What R reads when it starts, and goes on doing.
@@ -54,8 +54,8 @@ pub(super) struct Task<'a> {
     pub(super) call: Vec<u8>,
     /// A directory that does not exist yet, for what is said between here and there.
     pub(super) dir: PathBuf,
-    /// Where its output goes.
-    pub(super) log: fs::File,
+    /// Who takes its output.
+    pub(super) captured: Captured,
     /// How long it may take.
     pub(super) timeout: Duration,
 }
@@ -76,7 +76,7 @@ pub(super) enum Ended {
 impl WarmR {
     /// Does one task, in an R that is idle or else in a new one. Stopped or too late, everything that was begun is
     /// ended as [`process::run`](crate::process::run) does it. Afterwards nothing of the task is left running.
-    pub(super) async fn run(&self, task: &Task<'_>, stop: &Stop) -> Result<Ended, ProcessError> {
+    pub(super) async fn run(&self, task: &mut Task<'_>, stop: &Stop) -> Result<Ended, ProcessError> {
         if let Some(reason) = &self.state().cannot {
             return Ok(Ended::Cannot(reason.clone()));
         }
@@ -88,14 +88,15 @@ impl WarmR {
             }
             None => Server::start(task).await?,
         };
-        let served = within(server.serve(task), task.timeout, stop).await;
+        let timeout = task.timeout;
+        let served = within(server.serve(task), timeout, stop).await;
         let is_free = served.is_ok() && server.group.becomes_alone(LEAVING).await;
         match &served {
             _ if is_free => {}
             Ok(_) => server.group.kill().await?,
             Err(_) => server.group.end(stop).await?,
         }
-        server.drain(&task.log)?;
+        server.drain(&mut task.captured)?;
         if is_free {
             self.state().idle.push(server);
         }
@@ -149,7 +150,7 @@ impl Server {
     }
 
     /// Does one task, to the end of the R that it is done in.
-    async fn serve(&mut self, task: &Task<'_>) -> io::Result<Ended> {
+    async fn serve(&mut self, task: &mut Task<'_>) -> io::Result<Ended> {
         let (news, hold) = open_news(&make_dir(task, 0)?)?;
         let (mut news, mut hold) = (BufReader::new(news).lines(), Some(hold));
         fs::write(task.dir.join("0/env"), environ(task))?;
@@ -160,7 +161,7 @@ impl Server {
         let mut chunk = vec![0; 8 << 10];
         loop {
             tokio::select! {
-                Ok(n @ 1..) = self.output.read(&mut chunk) => (&task.log).write_all(&chunk[..n])?,
+                Ok(n @ 1..) = self.output.read(&mut chunk) => task.captured.take(&chunk[..n])?,
                 line = news.next_line() => match line?.as_deref() {
                     // From now on the pipe is at its end when R is, whatever it died of.
                     Some("ready") => drop(hold.take()),
@@ -187,11 +188,12 @@ impl Server {
     }
 
     /// Takes what is in the pipe of a task that is over.
-    fn drain(&self, mut log: &fs::File) -> io::Result<()> {
+    fn drain(&self, captured: &mut Captured) -> io::Result<()> {
         let mut chunk = [0; 8 << 10];
         while let Ok(n @ 1..) = self.output.try_read(&mut chunk) {
-            log.write_all(&chunk[..n])?;
+            captured.take(&chunk[..n])?;
         }
+        captured.end();
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use crate::fetch::FetchError;
 use crate::install::InstallError;
 use crate::package::PackageName;
 use crate::process::ProcessError;
-use crate::store::StoreError;
+use crate::store::{BrokenEntry, StoreError};
 use crate::unpack::UnpackError;
 
 /// Why a package did not come to its end. Nothing of it is in the store.
@@ -38,6 +38,8 @@ pub enum OpError {
     Build { log: PathBuf, source: InstallError },
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Broken(#[from] BrokenEntry),
     #[error(transparent)]
     Io(#[from] io::Error),
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use fs_err as fs;
+use crate::fault::{self, fs};
 
 use crate::key::Reference;
 use crate::package::PackageName;
@@ -28,6 +28,7 @@ impl Logs {
         fs::create_dir_all(&dir)?;
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string().replace(':', "");
         let path = dir.join(format!("{time}-{version}-{}.log", reference.config.short()));
+        fault::point("log: create")?;
         fs::File::create(&path)?;
         Ok(path)
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use larder_graph::Context;
 
-use super::{OpError, Origin, PackageOp, Progress, blocking};
+use super::{OpError, Origin, PackageOp, Progress, Standing, blocking};
 use crate::digest::Sha256Digest;
 use crate::fetch::{Fetched, Request};
 use crate::key::{BINARY, ConfigMap};
@@ -37,7 +37,24 @@ impl PackageOp {
                 self.recipe(&Description::parse(&bytes), Some(&fetched.digest))
             }
             // Its digest is part of the key, so all of it has to be read anyway.
-            Origin::Directory(_) | Origin::Provided => self.prepare(cx).await,
+            Origin::Directory(_) | Origin::Provided | Origin::Nowhere => self.prepare(cx).await,
+        }
+    }
+
+    /// Makes the source ready to be built. Of a package that is not in the lockfile it need not be there: what was
+    /// built of it may still be found.
+    pub(super) async fn prepare_or_recall(&self, cx: &Context<Self>) -> Result<Recipe, OpError> {
+        let recall = || self.spec.recipe.clone().expect("what is not in the lockfile is known by what was built of it");
+        match (&self.spec.origin, self.spec.standing) {
+            (Origin::Nowhere, _) => Ok(recall()),
+            (_, Standing::Locked) => self.prepare(cx).await,
+            _ => match self.prepare(cx).await {
+                Err(error) if !cx.stop().is_requested() => {
+                    cx.report(Progress::Warning(format!("its source is not to be had: {error}")));
+                    Ok(recall())
+                }
+                prepared => prepared,
+            },
         }
     }
 
@@ -71,7 +88,7 @@ impl PackageOp {
                 });
                 (into, Some(digest.await?), true)
             }
-            Origin::Provided => unreachable!("what R provides has no source"),
+            Origin::Provided | Origin::Nowhere => unreachable!("there is no source"),
         };
         let (dir, metadata) = (package_dir.clone(), self.spec.metadata.clone());
         let description = blocking(move || {
@@ -151,8 +168,8 @@ impl PackageOp {
                 spec.binary_platform.clone().unwrap_or_else(|| self.workshop.builder.toolchain.triple.clone());
             special = ConfigMap::from_iter([(BINARY, platform)]);
         }
-        let is_strict = self.workshop.rebuilds_when_imports_change;
-        let imports = if is_strict { spec.dependencies.clone() } else { Vec::new() };
+        let is_strict = self.commission.rebuilds_when_imports_change;
+        let imports = if is_strict { spec.dependencies.to_vec() } else { Vec::new() };
         Ok(Recipe {
             package: spec.package.clone(),
             version: spec.version.clone(),

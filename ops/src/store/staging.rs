@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fs_err as fs;
+use crate::fault::{self, fs};
 
 use crate::fs::remove_all;
 
@@ -37,10 +37,17 @@ impl Staging {
         let (staging, locks) = (root.join(".staging"), root.join(".locks/staging"));
         fs::create_dir_all(&staging)?;
         fs::create_dir_all(&locks)?;
-        let uuid = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-        let lock_path = lock_path(&locks, &uuid);
-        let lock = fs::OpenOptions::new().create_new(true).append(true).open(&lock_path)?;
-        lock.file().lock()?;
+        let (uuid, lock_path, lock) = loop {
+            let uuid = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+            let lock_path = lock_path(&locks, &uuid);
+            fault::point("staging: lock file")?;
+            let lock = fs::OpenOptions::new().create_new(true).append(true).open(&lock_path)?;
+            lock.file().lock()?;
+            // Before it was locked, whoever sweeps took it for a dead process's.
+            if lock_path.exists() {
+                break (uuid, lock_path, lock);
+            }
+        };
         let dir = staging.join(&uuid);
         fs::create_dir(&dir)?;
         Ok(Self { owned: Arc::new(Owned { dir, lock_path, _lock: lock }), next: AtomicUsize::new(0) })
@@ -60,7 +67,7 @@ fn lock_path(locks: &Path, uuid: &str) -> PathBuf {
 /// Removes what dead processes left in the staging of the store at `root`. What cannot be removed stays for another time.
 pub(super) fn sweep(root: &Path) {
     let (staging, locks) = (root.join(".staging"), root.join(".locks/staging"));
-    for item in fs::read_dir(staging).into_iter().flatten().flatten() {
+    for item in fs::read_dir(&staging).into_iter().flatten().flatten() {
         let lock_path = lock_path(&locks, &item.file_name().to_string_lossy());
         let lock = fs::File::open(&lock_path);
         if lock.as_ref().is_ok_and(|lock| lock.file().try_lock().is_err()) {
@@ -71,6 +78,14 @@ pub(super) fn sweep(root: &Path) {
         match remove_all(&item.path()) {
             Ok(()) => drop(fs::remove_file(&lock_path)),
             Err(error) => tracing::debug!(%error, "left for the next process"),
+        }
+    }
+    // Killed between the two, a process leaves its lock without a directory.
+    for item in fs::read_dir(&locks).into_iter().flatten().flatten() {
+        let Ok(lock) = fs::File::open(item.path()) else { continue };
+        let has_dir = || staging.join(item.path().file_stem().unwrap_or_default()).exists();
+        if lock.file().try_lock().is_ok() && !has_dir() {
+            let _ = fs::remove_file(item.path());
         }
     }
 }

@@ -44,8 +44,9 @@ impl Kind {
 /// Decides what happens after an entry.
 pub(super) type Visitor<'a> = dyn FnMut(Entry<'_>) -> Result<ControlFlow<()>, UnpackError> + 'a;
 
-/// Shows every entry of `archive` to `visitor`, in the archive's order, until it breaks off.
-pub(super) fn visit(archive: &Path, visitor: &mut Visitor<'_>) -> Result<(), UnpackError> {
+/// Shows every entry of `archive` to `visitor`, in the archive's order, until it breaks off or all that was read or
+/// passed over is more than `bytes_max`.
+pub(super) fn visit(archive: &Path, bytes_max: u64, visitor: &mut Visitor<'_>) -> Result<(), UnpackError> {
     // xz says how much memory it wants; 64 MiB is what the highest preset needs.
     const XZ_MEMORY_KIB: u32 = 256 << 10;
     let mut file = File::open(archive)?;
@@ -55,16 +56,16 @@ pub(super) fn visit(archive: &Path, visitor: &mut Visitor<'_>) -> Result<(), Unp
     let file = BufReader::with_capacity(64 << 10, file);
     let visited = match start.as_slice() {
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => visit_zip(file, visitor),
-        [0x1f, 0x8b, ..] => visit_tar(flate2::bufread::MultiGzDecoder::new(file), visitor),
-        [b'B', b'Z', b'h', ..] => visit_tar(bzip2::bufread::MultiBzDecoder::new(file), visitor),
+        [0x1f, 0x8b, ..] => visit_tar(flate2::bufread::MultiGzDecoder::new(file), bytes_max, visitor),
+        [b'B', b'Z', b'h', ..] => visit_tar(bzip2::bufread::MultiBzDecoder::new(file), bytes_max, visitor),
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => {
-            visit_tar(lzma_rust2::XzReader::new_mem_limit(file, true, XZ_MEMORY_KIB), visitor)
+            visit_tar(lzma_rust2::XzReader::new_mem_limit(file, true, XZ_MEMORY_KIB), bytes_max, visitor)
         }
         [0x28, 0xb5, 0x2f, 0xfd, ..] => match ruzstd::decoding::StreamingDecoder::new(file) {
-            Ok(decoder) => visit_tar(decoder, visitor),
+            Ok(decoder) => visit_tar(decoder, bytes_max, visitor),
             Err(error) => Err(Failure::Read(io::Error::other(error))),
         },
-        block if is_tar(block) => visit_tar(file, visitor),
+        block if is_tar(block) => visit_tar(file, bytes_max, visitor),
         _ => {
             let start = start[..start.len().min(24)].escape_ascii().to_string();
             return Err(UnpackError::UnknownFormat { archive: archive.to_owned(), start });
@@ -72,6 +73,7 @@ pub(super) fn visit(archive: &Path, visitor: &mut Visitor<'_>) -> Result<(), Unp
     };
     visited.map_err(|failure| match failure {
         Failure::Read(source) => UnpackError::Damaged { archive: archive.to_owned(), source },
+        Failure::TooLarge => UnpackError::TooLarge { archive: archive.to_owned(), max: bytes_max, unit: "bytes" },
         Failure::Visitor(error) => error,
     })
 }
@@ -79,6 +81,7 @@ pub(super) fn visit(archive: &Path, visitor: &mut Visitor<'_>) -> Result<(), Unp
 /// Tells the archive's faults from the visitor's.
 enum Failure {
     Read(io::Error),
+    TooLarge,
     Visitor(UnpackError),
 }
 
@@ -105,12 +108,14 @@ fn is_tar(block: &[u8]) -> bool {
     is_empty_archive || tar::Header::from_byte_slice(&block).cksum().is_ok_and(|written| written == computed)
 }
 
-fn visit_tar(reader: impl Read, visitor: &mut Visitor<'_>) -> Result<(), Failure> {
+fn visit_tar(reader: impl Read, bytes_max: u64, visitor: &mut Visitor<'_>) -> Result<(), Failure> {
     // Long names and extended attributes are read into memory before the entry that they belong to is seen.
     const HEADERS_BYTES_MAX: u64 = 1 << 20;
     let left = Rc::new(Cell::new(HEADERS_BYTES_MAX));
     let mut archive = tar::Archive::new(Metered { reader, left: Rc::clone(&left) });
     let mut entries = archive.entries()?;
+    // Bytes that the visitor has not read. It counts by itself what it has.
+    let mut n_skipped = 0;
     loop {
         left.set(HEADERS_BYTES_MAX);
         let Some(entry) = entries.next() else {
@@ -118,19 +123,21 @@ fn visit_tar(reader: impl Read, visitor: &mut Visitor<'_>) -> Result<(), Failure
         };
         let mut entry = entry?;
         left.set(u64::MAX);
-        if entry.header().entry_type().is_pax_global_extensions() {
-            continue;
+        if !entry.header().entry_type().is_pax_global_extensions() {
+            let name = entry.path_bytes().into_owned();
+            let seconds = entry.header().mtime().ok();
+            let modified = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
+            let kind = tar_kind(&entry, &name)?;
+            let flow = visitor(Entry { name, kind, modified, data: &mut entry }).map_err(Failure::Visitor)?;
+            if flow.is_break() {
+                return Ok(());
+            }
         }
-        let name = entry.path_bytes().into_owned();
-        let seconds = entry.header().mtime().ok();
-        let modified = seconds.and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
-        let kind = tar_kind(&entry, &name)?;
-        let flow = visitor(Entry { name, kind, modified, data: &mut entry }).map_err(Failure::Visitor)?;
-        if flow.is_break() {
-            return Ok(());
+        // What is left unread must not count as header of the next entry. A sparse file may pretend to be endless.
+        n_skipped += io::copy(&mut entry.take(bytes_max - n_skipped + 1), &mut io::sink())?;
+        if n_skipped > bytes_max {
+            return Err(Failure::TooLarge);
         }
-        // What the visitor left unread must not count as header of the next entry.
-        io::copy(&mut entry, &mut io::sink())?;
     }
 }
 
@@ -153,9 +160,9 @@ fn tar_kind<R: Read>(entry: &tar::Entry<'_, R>, name: &[u8]) -> io::Result<Kind>
 }
 
 /// Fails once more was read than there was leave for.
-struct Metered<R> {
-    reader: R,
-    left: Rc<Cell<u64>>,
+pub(crate) struct Metered<R> {
+    pub(crate) reader: R,
+    pub(crate) left: Rc<Cell<u64>>,
 }
 
 impl<R: Read> Read for Metered<R> {

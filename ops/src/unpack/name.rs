@@ -94,7 +94,7 @@ pub(super) fn is_litter(path: &Path) -> bool {
 ///
 /// `..` is allowed at the front only. There it starts from a real folder, because nothing is unpacked below a link,
 /// so counting is exact. Behind a name it would start from wherever that name leads, which may be another link.
-pub(super) fn check_link(link: &Path, target: &[u8]) -> Result<(), Refusal> {
+pub(crate) fn check_link(link: &Path, target: &[u8]) -> Result<(), Refusal> {
     let leaves = || Refusal::LinkLeaves { target: shown(target) };
     if target.is_empty() || target[0] == b'/' || target.contains(&0) || target.len() > PATH_BYTES_MAX {
         return Err(leaves());

@@ -326,6 +326,14 @@ fn bombs_are_stopped() {
     assert!(matches!(error, UnpackError::TooLarge { unit: "entries", .. }), "{error:?}");
     assert!(!place.tree().exists());
 
+    // One entry may imply many folders, and all their names are kept in memory.
+    let place = Place::with(&Tar::package().file(&format!("demo/{}x", "d/".repeat(40)), b"x").bytes());
+    let error = place.unpack(&Options { entries_max: 30, ..Options::default() }).unwrap_err();
+    assert!(matches!(error, UnpackError::TooLarge { unit: "entries", .. }), "{error:?}");
+    let error = place.unpack(&Options { names_bytes_max: 1000, ..Options::default() }).unwrap_err();
+    assert!(matches!(error, UnpackError::TooLarge { unit: "bytes of names", .. }), "{error:?}");
+    assert!(!place.tree().exists());
+
     // Names are read into memory at once.
     let name = Tar::package().entry(EntryType::GNULongName, "long", "", 0o644, &vec![b'a'; 2 << 20]);
     let place = Place::with(&gzip(&name.file("demo/x", b"x").bytes()));

@@ -9,12 +9,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use fs_err::os::unix::fs::{OpenOptionsExt, symlink};
+use fs_err::os::unix::fs::OpenOptionsExt;
 use fs_err::{File, OpenOptions};
 
 use super::archive::{Entry, Kind};
 use super::name::{self, Refusal};
 use super::{Options, Top, UnpackError, refused};
+use crate::fault::{self, fs};
 
 pub(super) struct Tree<'a> {
     archive: &'a Path,
@@ -22,6 +23,7 @@ pub(super) struct Tree<'a> {
     options: &'a Options,
     should_stop: &'a dyn Fn() -> bool,
     n_entries: u64,
+    names_bytes: u64,
     size_bytes: u64,
     /// Every folder made so far, with the time to give it once nothing more is put into it.
     folders: HashMap<PathBuf, Option<SystemTime>>,
@@ -37,19 +39,35 @@ impl<'a> Tree<'a> {
         options: &'a Options,
         should_stop: &'a dyn Fn() -> bool,
     ) -> Result<Self, UnpackError> {
-        fs_err::create_dir_all(root)?;
-        fs_err::set_permissions(root, PermissionsExt::from_mode(0o755))?;
+        fs::create_dir_all(root)?;
+        fs::set_permissions(root, PermissionsExt::from_mode(0o755))?;
         let folders = HashMap::from([(PathBuf::new(), None)]);
         let (links, buffer) = (BTreeMap::new(), vec![0; 64 << 10]);
-        Ok(Self { archive, root, options, should_stop, n_entries: 0, size_bytes: 0, folders, links, buffer })
+        let (n_entries, names_bytes, size_bytes) = (0, 0, 0);
+        Ok(Self { archive, root, options, should_stop, n_entries, names_bytes, size_bytes, folders, links, buffer })
     }
 
     /// Counts one entry, whether or not it will be kept.
-    pub(super) fn count_entry(&mut self) -> Result<(), UnpackError> {
+    pub(super) fn count_entry(&mut self, entry: &Entry<'_>) -> Result<(), UnpackError> {
         self.check_stop()?;
         self.n_entries += 1;
-        if self.n_entries > self.options.entries_max {
-            return Err(self.too_large(self.options.entries_max, "entries"));
+        let target = match &entry.kind {
+            Kind::Symlink { target } | Kind::HardLink { target } => target.len(),
+            _ => 0,
+        };
+        self.count_name(entry.name.len() + target)
+    }
+
+    /// Counts the bytes of a name that may be kept in memory.
+    fn count_name(&mut self, bytes: usize) -> Result<(), UnpackError> {
+        let Options { entries_max, names_bytes_max, .. } = *self.options;
+        self.names_bytes += bytes as u64;
+        // An archive may imply any number of folders without an entry for them.
+        if self.n_entries.max(self.folders.len() as u64) > entries_max {
+            return Err(self.too_large(entries_max, "entries"));
+        }
+        if self.names_bytes > names_bytes_max {
+            return Err(self.too_large(names_bytes_max, "bytes of names"));
         }
         Ok(())
     }
@@ -86,7 +104,7 @@ impl<'a> Tree<'a> {
                 if inner != path {
                     self.make_folder(parent, &entry.name)?;
                     self.make_way(path, &entry.name)?;
-                    fs_err::hard_link(existing, self.root.join(path))?;
+                    fs::hard_link(existing, self.root.join(path))?;
                 }
             }
             Kind::Special(what) => return Err(self.refuse(&entry.name, Refusal::Special(what))),
@@ -103,7 +121,7 @@ impl<'a> Tree<'a> {
             if link.symlink_metadata().is_ok() {
                 return Err(self.refuse(&entry, Refusal::InTheWay));
             }
-            symlink(name::to_path(&target), link)?;
+            fs::os::unix::fs::symlink(name::to_path(&target), link)?;
         }
         for (path, modified) in &self.folders {
             if let Some(modified) = modified {
@@ -120,15 +138,16 @@ impl<'a> Tree<'a> {
         if let Some(parent) = path.parent() {
             self.make_folder(parent, entry)?;
         }
+        self.count_name(path.as_os_str().len())?;
         let folder = self.root.join(path);
-        match fs_err::create_dir(&folder) {
+        match fs::create_dir(&folder) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 return Err(self.refuse(entry, Refusal::InTheWay));
             }
             Err(error) => return Err(error.into()),
         }
-        fs_err::set_permissions(&folder, PermissionsExt::from_mode(0o755))?;
+        fs::set_permissions(&folder, PermissionsExt::from_mode(0o755))?;
         self.folders.insert(path.to_owned(), None);
         Ok(())
     }
@@ -138,7 +157,7 @@ impl<'a> Tree<'a> {
     fn make_way(&self, path: &Path, entry: &[u8]) -> Result<(), UnpackError> {
         let file = self.root.join(path);
         match file.symlink_metadata() {
-            Ok(metadata) if metadata.is_file() => Ok(fs_err::remove_file(file)?),
+            Ok(metadata) if metadata.is_file() => Ok(fs::remove_file(file)?),
             Ok(_) => Err(self.refuse(entry, Refusal::InTheWay)),
             Err(_) => Ok(()),
         }
@@ -151,6 +170,7 @@ impl<'a> Tree<'a> {
         modified: Option<SystemTime>,
         data: &mut dyn Read,
     ) -> Result<(), UnpackError> {
+        fault::point("unpack: a file")?;
         let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(self.root.join(path))?;
         loop {
             let damaged = |source| UnpackError::Damaged { archive: self.archive.to_owned(), source };

@@ -1,0 +1,139 @@
+//! All nodes, and the edges between them.
+
+use std::num::NonZeroU32;
+use std::ops::{Index, IndexMut};
+
+use super::lists::{Chains, Slices, Walk};
+use super::node::Node;
+use crate::op::Op;
+
+/// A vertex as the solver knows it: one for all builds that have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NodeId(NonZeroU32);
+
+impl NodeId {
+    /// No node.
+    pub(crate) const NONE: Self = Self(NonZeroU32::MAX);
+
+    fn new(index: usize) -> Self {
+        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
+        Self(number.expect("nodes are counted in 32 bits"))
+    }
+
+    fn index(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
+/// Everything by node, with places used again.
+pub(crate) struct Nodes<O: Op> {
+    places: Vec<Option<Node<O>>>,
+    /// With the tickets to go on from: what was filed for the node that was here must not be taken for the next one's.
+    free: Vec<(NodeId, u32)>,
+    inputs: Slices<NodeId>,
+    dependants: Chains<NodeId>,
+}
+
+impl<O: Op> Nodes<O> {
+    pub(crate) fn new() -> Self {
+        Self { places: Vec::new(), free: Vec::new(), inputs: Slices::new(), dependants: Chains::new() }
+    }
+
+    pub(crate) fn reserve(&mut self, n_nodes: usize, n_edges: usize) {
+        self.places.reserve(n_nodes.saturating_sub(self.free.len()));
+        self.inputs.reserve(n_edges);
+        self.dependants.reserve(n_edges);
+    }
+
+    /// Adds a node, which becomes a dependant of its inputs.
+    pub(crate) fn insert(&mut self, mut node: Node<O>, inputs: &[NodeId]) -> NodeId {
+        node.inputs = self.inputs.insert(inputs);
+        let id = if let Some((id, ticket)) = self.free.pop() {
+            node.ticket = ticket;
+            self.places[id.index()] = Some(node);
+            id
+        } else {
+            self.places.push(Some(node));
+            NodeId::new(self.places.len() - 1)
+        };
+        for &input in inputs {
+            self.add_dependant(input, id);
+        }
+        id
+    }
+
+    fn add_dependant(&mut self, input: NodeId, dependant: NodeId) {
+        let input = self.places[input.index()].as_mut().expect("an input is there as long as its dependant");
+        self.dependants.push(&mut input.dependants, dependant);
+    }
+
+    pub(crate) fn get(&self, id: NodeId) -> Option<&Node<O>> {
+        self.places.get(id.index())?.as_ref()
+    }
+
+    pub(crate) fn remove(&mut self, id: NodeId) -> Option<Node<O>> {
+        let mut node = self.places[id.index()].take()?;
+        self.inputs.remove(node.inputs);
+        while self.dependants.pop_first(&mut node.dependants).is_some() {}
+        self.free.push((id, node.ticket.wrapping_add(1)));
+        Some(node)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// Returns the inputs of a node, in the order of the graph's edges, then the late ones.
+    pub(crate) fn inputs(&self, id: NodeId) -> &[NodeId] {
+        self.inputs.get(self[id].inputs)
+    }
+
+    /// Adds a late input.
+    pub(crate) fn add_input(&mut self, id: NodeId, input: NodeId) {
+        let mut inputs = self.inputs(id).to_vec();
+        inputs.push(input);
+        self.inputs.remove(self[id].inputs);
+        self[id].inputs = self.inputs.insert(&inputs);
+        self.add_dependant(input, id);
+    }
+
+    /// Walks along the dependants of a node, each once for each edge.
+    pub(crate) fn dependants(&self, id: NodeId) -> Walk {
+        self.dependants.walk(self[id].dependants)
+    }
+
+    pub(crate) fn next_dependant(&self, walk: &mut Walk) -> Option<NodeId> {
+        self.dependants.next(walk)
+    }
+
+    /// Forgets the dependants of a node that are gone.
+    pub(crate) fn retain_dependants(&mut self, id: NodeId) {
+        let mut walk = self.dependants(id);
+        let mut kept = Vec::new();
+        while let Some(dependant) = self.dependants.next(&mut walk) {
+            if self.get(dependant).is_some() {
+                kept.push(dependant);
+            }
+        }
+        let mut dependants = self[id].dependants;
+        while self.dependants.pop_first(&mut dependants).is_some() {}
+        for dependant in kept {
+            self.dependants.push(&mut dependants, dependant);
+        }
+        self[id].dependants = dependants;
+    }
+}
+
+impl<O: Op> Index<NodeId> for Nodes<O> {
+    type Output = Node<O>;
+
+    fn index(&self, id: NodeId) -> &Node<O> {
+        self.places[id.index()].as_ref().expect("a node is there as long as somebody holds it")
+    }
+}
+
+impl<O: Op> IndexMut<NodeId> for Nodes<O> {
+    fn index_mut(&mut self, id: NodeId) -> &mut Node<O> {
+        self.places[id.index()].as_mut().expect("a node is there as long as somebody holds it")
+    }
+}

@@ -1,0 +1,192 @@
+//! Changing a library: package by package, or as a whole.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::fault::{self, fs};
+use rustix::fs::{CWD, RenameFlags};
+
+use super::generations::{GENERATIONS_KEPT, Generations};
+use super::{Library, LibraryError, PRIVATE, packages_in};
+use crate::fs::remove_all;
+use crate::key::Reference;
+use crate::link::{LinkMode, Linker};
+use crate::package::PackageName;
+
+/// What is to be changed in a library.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What goes in, in the place of what is there of these packages.
+    pub put: Vec<Put>,
+    /// What goes out.
+    pub remove: BTreeSet<PackageName>,
+    /// How many generations stay, if it is a library of such.
+    pub generations_kept: usize,
+}
+
+impl Default for Change {
+    fn default() -> Self {
+        Self { put: Vec::new(), remove: BTreeSet::new(), generations_kept: GENERATIONS_KEPT }
+    }
+}
+
+/// A package that goes into a library.
+#[derive(Debug, Clone)]
+pub struct Put {
+    /// The package.
+    pub package: PackageName,
+    /// Where it is now.
+    pub tree: PathBuf,
+    /// What it is.
+    pub what: What,
+}
+
+/// What is put into a library: this decides whether its files may be shared, and whether the record has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// An entry of the store.
+    Stored(Reference),
+    /// What larder put into another library.
+    InLibrary(Reference),
+    /// What somebody else put into another library. Its files may be written to, so they are copied.
+    Foreign,
+}
+
+impl What {
+    fn reference(self) -> Option<Reference> {
+        match self {
+            Self::Stored(reference) | Self::InLibrary(reference) => Some(reference),
+            Self::Foreign => None,
+        }
+    }
+}
+
+impl Library {
+    /// Makes the next generation out of this one and the change, and makes it the current one.
+    pub(super) fn next_generation(
+        &mut self,
+        generations: &Generations,
+        change: &Change,
+        linker: &Linker,
+    ) -> Result<(), LibraryError> {
+        let changed = changed(change);
+        let mut record = self.record.clone();
+        record.entries.retain(|package, _| !changed.contains(package));
+        record.pending.retain(|package| !changed.contains(package));
+        let mut all: Vec<Put> = Vec::new();
+        for package in packages_in(&self.root)?.into_iter().filter(|package| !changed.contains(package)) {
+            let what = record.entries.get(&package).map_or(What::Foreign, |reference| What::InLibrary(*reference));
+            all.push(Put { tree: self.root.join(&package), package, what });
+        }
+        record.entries.retain(|package, _| all.iter().any(|put| put.package == *package));
+        record.entries.extend(change.put.iter().filter_map(|put| Some((put.package.clone(), put.what.reference()?))));
+        all.extend(change.put.iter().cloned());
+        let number = generations.begin()?;
+        let root = generations.tree(number);
+        let made = (|| {
+            place_all(&all, linker, |put| root.join(&put.package))?;
+            record.write_platform(&root)?;
+            record.write_pending(&root)?;
+            record.write_entries(&root)?;
+            generations.finish(number)
+        })();
+        if let Err(error) = made {
+            // On a full disk the room is wanted now; what cannot be removed is swept by the next run.
+            let _ = generations.sweep();
+            return Err(error.into());
+        }
+        (self.root, self.record) = (root, record);
+        Ok(generations.prune(change.generations_kept)?)
+    }
+
+    /// Replaces the packages one by one.
+    pub(super) fn replace_each(&mut self, change: &Change, linker: &Linker) -> Result<(), LibraryError> {
+        let staging = self.root.join(PRIVATE).join("staging");
+        fs::create_dir_all(&staging)?;
+        place_all(&change.put, linker, |put| staging.join(&put.package))?;
+        if linker.has_copied() || change.put.iter().any(|put| put.what == What::Foreign) {
+            // Names are in the file system's journal before the record is; what was copied is not.
+            fault::point("library: syncfs")?;
+            rustix::fs::syncfs(fs::File::open(&staging)?).map_err(io::Error::from)?;
+        }
+        let changed = changed(change);
+        self.record.pending.extend(changed.iter().cloned());
+        self.record.write_pending(&self.root)?;
+        self.record.write_platform(&self.root)?;
+        for put in &change.put {
+            replace(&staging, &self.root, &put.package)?;
+            match put.what.reference() {
+                Some(reference) => drop(self.record.entries.insert(put.package.clone(), reference)),
+                None => drop(self.record.entries.remove(&put.package)),
+            }
+        }
+        for package in &change.remove {
+            let place = self.root.join(package);
+            if place.symlink_metadata().is_ok() {
+                fs::rename(place, aside(&staging, package))?;
+            }
+            self.record.entries.remove(package);
+        }
+        self.record.write_entries(&self.root)?;
+        self.record.pending.retain(|package| !changed.contains(package));
+        self.record.write_pending(&self.root)?;
+        Ok(remove_all(&staging)?)
+    }
+}
+
+fn changed(change: &Change) -> BTreeSet<PackageName> {
+    change.put.iter().map(|put| &put.package).chain(&change.remove).cloned().collect()
+}
+
+/// No package has such a name.
+fn aside(staging: &Path, package: &PackageName) -> PathBuf {
+    staging.join(format!("{package}-old"))
+}
+
+/// The one place where a name in a library of one directory changes what it means.
+fn replace(staging: &Path, root: &Path, package: &PackageName) -> io::Result<()> {
+    let (staged, place) = (staging.join(package), root.join(package));
+    if place.symlink_metadata().is_err() {
+        return fs::rename(staged, place);
+    }
+    fault::point("library: exchange")?;
+    // A directory cannot be renamed over another. Exchanged, the old one is in staging, to be removed.
+    if rustix::fs::renameat_with(CWD, &staged, CWD, &place, RenameFlags::EXCHANGE).is_ok() {
+        return Ok(());
+    }
+    // Some network file systems have no exchange. Killed between the two, the package is missing, not half there,
+    // and pending, so that the next run puts it back.
+    fs::rename(&place, aside(staging, package))?;
+    fs::rename(staged, place)
+}
+
+/// Puts all trees at their places, several at a time: the work is the kernel's, mostly waiting for locks of
+/// directories, and a second thread helps even on one core's worth of it.
+fn place_all(all: &[Put], linker: &Linker, place: impl Fn(&Put) -> PathBuf + Sync) -> io::Result<()> {
+    let (sharing, copying) = (Linker::new(None), Linker::new(Some(LinkMode::Copy)));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        while let Some(put) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let place = place(put);
+            match (put.what, linker.mode()) {
+                (What::Stored(_), _) => linker.link_tree(&put.tree, &place)?,
+                // It leads into the store, or wherever its owner wanted; the library that has it may go.
+                _ if put.tree.is_symlink() => {
+                    fs::os::unix::fs::symlink(fs::canonicalize(&put.tree)?, place)?;
+                }
+                (What::InLibrary(_), LinkMode::Symlink) => sharing.link_tree(&put.tree, &place)?,
+                (What::InLibrary(_), _) => linker.link_tree(&put.tree, &place)?,
+                (What::Foreign, _) => copying.link_tree(&put.tree, &place)?,
+            }
+        }
+        Ok::<_, io::Error>(())
+    };
+    let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(all.len());
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
+        let mut threads = threads.into_iter();
+        threads.try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    })
+}

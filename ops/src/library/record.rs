@@ -1,0 +1,126 @@
+//! The record: which packages of a library larder put there, and what each is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+
+use super::{LibraryError, PRIVATE, has_package};
+use crate::digest::Sha256Digest;
+use crate::fault::{self, fs};
+use crate::fs::remove_all;
+use crate::key::Reference;
+use crate::package::PackageName;
+
+const RECORD: &str = ".packages.json";
+const PENDING: &str = "pending.json";
+const PLATFORM: &str = "platform.json";
+/// A record that is being written.
+pub(super) const NEW: &str = "new";
+
+/// The record of what larder put into a library, as it was when it was read.
+#[derive(Debug, Clone, Default)]
+pub struct Record {
+    pub(super) entries: BTreeMap<PackageName, Reference>,
+    /// Ours, but not to be taken for whole: a commit that was killed was replacing them, or they are for another R.
+    pub(super) pending: BTreeSet<PackageName>,
+    /// What the packages are for.
+    platform: String,
+}
+
+impl Record {
+    /// Reads the record of a library as `platform` sees it; an absent library has an empty one.
+    ///
+    /// Keys do not name the platform. So what was put there for another one, such as the R of before, is ours, but not
+    /// what is wanted, whatever its key.
+    pub fn read(library: &Path, platform: &str) -> Result<Self, LibraryError> {
+        let mut record = Self {
+            entries: Self::entries(library)?,
+            pending: read_json(&library.join(PRIVATE).join(PENDING))?,
+            platform: read_json(&library.join(PRIVATE).join(PLATFORM))?,
+        };
+        if !record.platform.is_empty() && record.platform != platform {
+            record.pending.extend(record.entries.keys().cloned());
+        }
+        platform.clone_into(&mut record.platform);
+        Ok(record)
+    }
+
+    /// Reads what a library's `.packages.json` says, and no more.
+    pub(super) fn entries(library: &Path) -> Result<BTreeMap<PackageName, Reference>, LibraryError> {
+        read_json(&library.join(RECORD))
+    }
+
+    /// Returns what the library has of a package, as far as larder put it there and finished doing so.
+    pub fn get(&self, package: &PackageName) -> Option<Reference> {
+        self.entries.get(package).copied().filter(|_| !self.pending.contains(package))
+    }
+
+    /// Returns what was put there of a package, even if it is not whole or for another R.
+    pub fn was_put(&self, package: &PackageName) -> Option<Reference> {
+        self.entries.get(package).copied()
+    }
+
+    /// Returns the packages that larder put there, finished or not.
+    pub fn packages(&self) -> BTreeSet<&PackageName> {
+        self.entries.keys().chain(&self.pending).collect()
+    }
+
+    /// Returns the record with more packages in it: somebody else's, by what they are to be known as.
+    #[must_use]
+    pub fn with(mut self, more: impl IntoIterator<Item = (PackageName, Reference)>) -> Self {
+        self.entries.extend(more);
+        self
+    }
+
+    /// Says whether `library`, whose record this is, has exactly this.
+    pub fn holds(&self, library: &Path, package: &PackageName, reference: Reference) -> bool {
+        self.get(package) == Some(reference) && has_package(library, package)
+    }
+
+    pub(super) fn write_platform(&self, library: &Path) -> io::Result<()> {
+        write_json(library, &Path::new(PRIVATE).join(PLATFORM), &self.platform)
+    }
+
+    pub(super) fn write_pending(&self, library: &Path) -> io::Result<()> {
+        let name = Path::new(PRIVATE).join(PENDING);
+        if self.pending.is_empty() {
+            remove_all(&library.join(name))
+        } else {
+            write_json(library, &name, &self.pending)
+        }
+    }
+
+    pub(super) fn write_entries(&self, library: &Path) -> io::Result<()> {
+        write_json(library, Path::new(RECORD), &self.entries)
+    }
+
+    /// Returns the hash of the source that a package in the library was made from.
+    pub fn source(&self, package: &PackageName) -> Option<Sha256Digest> {
+        self.get(package).map(|reference| reference.source)
+    }
+}
+
+/// Returns when the record of a library was last written.
+pub(super) fn written(library: &Path) -> io::Result<std::time::SystemTime> {
+    fs::metadata(library.join(RECORD)).or_else(|_| fs::metadata(library))?.modified()
+}
+
+fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T, LibraryError> {
+    match fs::read(path) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|source| LibraryError::Record { path: path.to_owned(), source })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Replaces a file of a library, flushed before it gets its name. The caller has the library's lock, so that one name
+/// is enough for what is not finished: whoever is killed leaves at most one such file.
+fn write_json(library: &Path, name: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+    let new = library.join(PRIVATE).join(NEW);
+    fs::write(&new, serde_json::to_vec_pretty(value)?)?;
+    fault::point("library: flush a record")?;
+    fs::File::open(&new)?.sync_data()?;
+    fs::rename(new, library.join(name))
+}

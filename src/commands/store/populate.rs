@@ -1,0 +1,16 @@
+//! `solve store populate`: what the store has of a lockfile, into a directory.
+
+use super::exchange;
+use crate::cli::ExchangeArgs;
+use crate::commands::{CommandError, Env, config, larder, read_lockfile};
+use crate::exit::Exit;
+use crate::ui;
+
+pub(super) fn run(args: &ExchangeArgs, env: &Env) -> Result<Exit, CommandError> {
+    let lockfile = read_lockfile(&args.lockfile)?;
+    let larder = larder(config(&args.store, args.r.as_deref(), None, env)?)?;
+    let found = larder.populate(&lockfile, &exchange(args))?;
+    super::warn_of_stale(&found.stale, env);
+    ui::print_data(&format!("store: {found}\n"));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,183 @@
+//! What a run has told so far, for whoever listens, whenever they come and however slowly they read.
+//!
+//! There is one record, and a listener is a place in it. So nothing piles up for those who do not read: progress and the
+//! output of builds take the place of what was told before, and go when their package has settled.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use larder_graph::History;
+use larder_ops::package::PackageName;
+
+use crate::event::Event;
+
+/// How many pieces of a build's output are kept at a time.
+const OUTPUT_SLOTS: u64 = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Journal(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// By package: its progress is in slot 0, the latest output of its build in those after it.
+    history: History<(PackageName, u64), Event>,
+    n_outputs: u64,
+    is_over: bool,
+    /// Those who wait for more.
+    wakers: Vec<Waker>,
+}
+
+impl Journal {
+    pub(super) fn tell(&self, event: Event) {
+        let mut inner = self.lock();
+        let slot = match &event {
+            Event::Progress { package, .. } => Some((package.clone(), 0)),
+            Event::Output { package, .. } => {
+                inner.n_outputs += 1;
+                Some((package.clone(), 1 + inner.n_outputs % OUTPUT_SLOTS))
+            }
+            Event::Settled(settled) => {
+                for slot in 0..=OUTPUT_SLOTS {
+                    inner.history.take_out(&(settled.package.clone(), slot));
+                }
+                None
+            }
+            _ => None,
+        };
+        inner.history.push(slot, event);
+        inner.wake();
+    }
+
+    pub(super) fn listen(self: &Arc<Self>) -> Events {
+        Events { journal: Arc::clone(self), next: 0 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // No method leaves it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn wake(&mut self) {
+        self.wakers.drain(..).for_each(Waker::wake);
+    }
+}
+
+/// Ends the journal when it is dropped, however the run ended.
+pub(super) struct Scribe(pub(super) Arc<Journal>);
+
+impl Scribe {
+    pub(super) fn tell(&self, event: Event) {
+        self.0.tell(event);
+    }
+}
+
+impl Drop for Scribe {
+    fn drop(&mut self) {
+        let mut inner = self.0.lock();
+        inner.is_over = true;
+        inner.wake();
+    }
+}
+
+/// The events of one run, from its first on, whenever one begins to listen.
+///
+/// Of progress that is told again and again only the latest is there for who reads it late; the output of a build is
+/// there, as far as its last pieces go, until its package settles.
+#[derive(Debug, Clone)]
+pub struct Events {
+    journal: Arc<Journal>,
+    next: u64,
+}
+
+impl Events {
+    /// Returns the next event, or `None` when the run is over.
+    pub async fn next(&mut self) -> Option<Event> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// Returns another listener, who has heard nothing yet.
+    pub(super) fn again(&self) -> Self {
+        self.journal.listen()
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        let mut inner = self.journal.lock();
+        if let Some((event, next)) = inner.history.next(self.next) {
+            self.next = next;
+            return Poll::Ready(Some(event.clone()));
+        }
+        if inner.is_over {
+            return Poll::Ready(None);
+        }
+        if !inner.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            inner.wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl futures_core::Stream for Events {
+    type Item = Event;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Event>> {
+        self.poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Outcome, Step};
+    use crate::ui::testing::{fetched, settled, started};
+
+    fn output(package: &str, from: u64) -> Event {
+        let package = PackageName::parse(package).unwrap();
+        Event::Output { package, log: "log".into(), from, text: format!("line {from}\n") }
+    }
+
+    async fn heard(mut events: Events) -> Vec<Event> {
+        let mut heard = Vec::new();
+        while let Some(event) = events.next().await {
+            heard.push(event);
+        }
+        heard
+    }
+
+    #[tokio::test]
+    async fn who_listens_late_hears_it_from_the_beginning_without_what_was_replaced() {
+        let journal = Arc::new(Journal::default());
+        let scribe = Scribe(Arc::clone(&journal));
+        let mut early = journal.listen();
+        journal.tell(started("cli", Step::Fetch));
+        journal.tell(fetched("cli", 1, 9));
+        assert_eq!(early.next().await, Some(started("cli", Step::Fetch)));
+        assert_eq!(early.next().await, Some(fetched("cli", 1, 9)));
+        journal.tell(fetched("cli", 9, 9));
+        drop(scribe);
+        assert_eq!(heard(journal.listen()).await, [started("cli", Step::Fetch), fetched("cli", 9, 9)]);
+        assert_eq!(heard(early).await, [fetched("cli", 9, 9)]);
+    }
+
+    #[tokio::test]
+    async fn of_endless_output_the_last_pieces_are_kept_and_none_once_the_package_has_settled() {
+        let journal = Arc::new(Journal::default());
+        let scribe = Scribe(Arc::clone(&journal));
+        let waiting = tokio::spawn(heard(journal.listen()));
+        for from in 0..10_000 {
+            journal.tell(output("cli", from));
+        }
+        {
+            let inner = journal.lock();
+            let kept: Vec<_> = inner.history.iter().cloned().collect();
+            assert_eq!(kept, (10_000 - OUTPUT_SLOTS..10_000).map(|from| output("cli", from)).collect::<Vec<_>>());
+        }
+        journal.tell(Event::Settled(settled("cli", Outcome::Ingested)));
+        drop(scribe);
+        assert_eq!(heard(journal.listen()).await, [Event::Settled(settled("cli", Outcome::Ingested))]);
+        assert!(waiting.await.unwrap().contains(&Event::Settled(settled("cli", Outcome::Ingested))));
+    }
+}

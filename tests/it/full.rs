@@ -1,0 +1,129 @@
+//! A disk that is full, at twenty different fill levels: the error says so, nothing is half-done, and once there is room
+//! again the next run is fine.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use fs_err as fs;
+use larder_ops::store::verify::{self, verify};
+
+use crate::faults::Place;
+use crate::world::{FakeR, Package, World, skip};
+
+const LEVELS: u64 = 20;
+
+/// A file system in memory; unmounted when dropped.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    fn mount(dir: &Path) -> Result<Self, String> {
+        fs::create_dir_all(dir).unwrap();
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "larder-test"]).arg(dir).output();
+        let output = output.map_err(|error| error.to_string())?;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        if output.status.success() { Ok(Self(dir.to_owned())) } else { Err(said) }
+    }
+
+    fn free(&self) -> u64 {
+        let stat = rustix::fs::statvfs(&self.0).unwrap();
+        stat.f_bavail * stat.f_frsize
+    }
+
+    /// Takes all room but this.
+    fn leave(&self, bytes: u64) {
+        fs::write(self.ballast(), vec![1; usize::try_from(self.free() - bytes).unwrap()]).unwrap();
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Runs with too little room for what `inside` says, at every level.
+fn fill(is_inside: fn(&str) -> bool) {
+    let world = World::new();
+    let r = FakeR::working(&world);
+    let noise: String =
+        (0..60_000_u32).map(|n| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 27) as u8 % 26)).collect();
+    let built = |name: &str| {
+        let package = Package::new(name, "1.0").field("Built", "R 4.2.2; ; 2024-01-01 00:00:00 UTC; unix");
+        package.file("R/noise", &noise).file("data/noise", &noise)
+    };
+    let packages = [built("aa"), built("bb"), Package::new("cc", "1.0").field("Imports", "aa"), built("dd")];
+    let lockfile = world.lock_published(&packages.each_ref());
+    let args = [lockfile.to_str().unwrap(), "--jobs", "1", "--link", "copy", "--r", r.path.to_str().unwrap()];
+    let args = args.map(str::to_owned);
+    let mounted = match Tmpfs::mount(&world.path("mounted")) {
+        Ok(mounted) => mounted,
+        Err(why) => return skip(&format!("no file system can be mounted here ({why})")),
+    };
+    let total = mounted.free();
+    // What the file system does not hold lies beside it.
+    let place = || {
+        let place = Place::at(&world, &world.path("beside"));
+        for part in ["store", "library", "tmp"] {
+            let _ = fs::remove_dir_all(place.path(part));
+            let _ = fs::remove_file(place.path(part));
+            if is_inside(part) {
+                let _ = fs::remove_dir_all(mounted.0.join(part));
+                fs::create_dir(mounted.0.join(part)).unwrap();
+                fs_err::os::unix::fs::symlink(mounted.0.join(part), place.path(part)).unwrap();
+            }
+        }
+        fs::create_dir_all(place.path("tmp")).unwrap();
+        place
+    };
+    let clean = place();
+    clean.ok(&args, "with room");
+    let (expected, used) = (clean.library(), total - mounted.free());
+    let mut n_full = 0;
+    for level in 0..LEVELS {
+        let (place, when) = (place(), format!("{level}/{LEVELS} of what is needed"));
+        mounted.leave(used * level / LEVELS);
+        let output = place.command(&args).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if output.status.success() {
+            assert_eq!(place.library(), expected, "{when}");
+        } else {
+            n_full += 1;
+            assert_eq!(output.status.code(), Some(3), "{when}: {said}");
+            assert!(said.contains("No space left on device"), "{when}: {said}");
+            assert!(place.library().is_empty(), "{when}: the library changes as a whole or not at all");
+        }
+        fs::remove_file(mounted.ballast()).unwrap();
+        let verified = verify(&place.path("store"), &verify::Options::default(), &|_, _| ()).unwrap();
+        assert!(
+            verified.findings.iter().all(|found| found.problem == larder_ops::store::Problem::NoSidecar),
+            "{when}: {:?}",
+            verified.findings
+        );
+        place.ok(&args, &when);
+        assert_eq!(place.library(), expected, "{when}");
+        let verified = verify(&place.path("store"), &verify::Options::default(), &|_, _| ()).unwrap();
+        assert!(verified.findings.is_empty(), "{when}: {:?}", verified.findings);
+        assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "{when}");
+    }
+    println!("full at {n_full} of {LEVELS} levels");
+    assert!(n_full >= 15, "{n_full}");
+}
+
+#[test]
+fn with_the_store_on_a_full_disk_nothing_is_half_done() {
+    fill(|part| part == "store");
+}
+
+#[test]
+fn with_the_library_on_a_full_disk_nothing_is_half_done() {
+    fill(|part| part == "library");
+}
+
+#[test]
+fn with_everything_on_a_full_disk_nothing_is_half_done() {
+    fill(|_| true);
+}
