@@ -112,7 +112,12 @@ impl Group {
     pub(crate) async fn becomes_alone(&mut self, within: Duration) -> bool {
         let Some(group) = self.id else { return false };
         let others_end = tokio::task::spawn_blocking(move || others_end(group, Instant::now() + within));
-        matches!(others_end.await, Ok(Ok(true))) && matches!(self.child.try_wait(), Ok(None))
+        matches!(others_end.await, Ok(Ok(true))) && self.is_led()
+    }
+
+    /// Says whether the leader still runs.
+    pub(crate) fn is_led(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     fn signal(&self, signal: Signal) {
@@ -202,7 +207,10 @@ fn capture(mut written: io::PipeReader, mut captured: Captured) -> io::Result<()
     let mut buffer = [0; PIECE_MAX];
     loop {
         match written.read(&mut buffer) {
-            Ok(0) => return Ok(captured.end()),
+            Ok(0) => {
+                captured.end();
+                return Ok(());
+            }
             Ok(n_read) => captured.take(&buffer[..n_read])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -334,6 +342,25 @@ mod tests {
         let status = run(shell("sleep 1000 & echo $! > child", dir.path(), Duration::MAX), &Stop::new()).await.unwrap();
         assert!(status.success());
         assert_is_gone(dir.path());
+    }
+
+    #[tokio::test]
+    async fn a_leader_is_alone_when_all_others_of_its_group_have_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let mut command = Command::new("/bin/sh");
+        // The other one ends when the leader's input does, as far as it is open here.
+        command.args(["-c", "exec 3<&0; cat <&3 & echo > fifo; exec sleep 1000"]).stdin(Stdio::piped()).current_dir(dir.path());
+        let mut group = Group::spawn(&mut command).unwrap();
+        fs::read(fifo).unwrap();
+        let input = group.stdin();
+        assert!(!group.becomes_alone(Duration::from_millis(1)).await);
+        drop(input);
+        assert!(group.becomes_alone(Duration::from_secs(60)).await);
+        group.kill().await.unwrap();
+        assert!(!group.is_led());
     }
 
     #[tokio::test]

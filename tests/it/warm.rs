@@ -47,7 +47,8 @@ fn the_tree_is_that_of_a_plain_install_for_packages_of_every_kind() {
         assert_eq!(ran.ok().warnings(), "");
     }
     let packages: Vec<&str> = kinds.iter().map(|package| package.name.as_str()).collect();
-    let told = differences(world.r_command("--no-echo"), libraries.each_ref().map(|path| path.as_path()), &packages);
+    let told =
+        differences(world.r_command("--no-echo"), libraries.each_ref().map(std::path::PathBuf::as_path), &packages);
     assert!(told.starts_with(&format!("compared: {} packages, ", packages.len())), "{told}");
     for package in packages {
         let log = |store: &str| {

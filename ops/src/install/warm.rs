@@ -80,7 +80,8 @@ impl WarmR {
         if let Some(reason) = &self.state().cannot {
             return Ok(Ended::Cannot(reason.clone()));
         }
-        let idle = self.state().idle.pop();
+        // One may have died meanwhile: of a lack of memory, by somebody's hand.
+        let idle = std::iter::from_fn(|| self.state().idle.pop()).find_map(Server::living);
         let mut server = match idle {
             Some(server) => server,
             None if !task.toolchain.home.join("bin/exec/R").is_file() => {
@@ -89,9 +90,9 @@ impl WarmR {
             None => Server::start(task).await?,
         };
         let timeout = task.timeout;
-        let served = within(server.serve(task), timeout, stop).await;
-        let is_free = served.is_ok() && server.group.becomes_alone(LEAVING).await;
-        match &served {
+        let ended = within(server.serve(task), timeout, stop).await;
+        let is_free = ended.is_ok() && server.group.becomes_alone(LEAVING).await;
+        match &ended {
             _ if is_free => {}
             Ok(_) => server.group.kill().await?,
             Err(_) => server.group.end(stop).await?,
@@ -100,7 +101,7 @@ impl WarmR {
         if is_free {
             self.state().idle.push(server);
         }
-        Ok(match served? {
+        Ok(match ended? {
             Ended::Cannot(reason) => self.give_up(reason),
             ended => ended,
         })
@@ -144,9 +145,13 @@ impl Server {
         command.stdin(Stdio::piped()).stdout(input.try_clone()?).stderr(input);
         let mut group = Group::spawn(&mut command)?;
         let mut requests = group.stdin().expect("it was asked for");
-        // Fits into the pipe, so nobody waits for an R that does not read.
-        requests.write_all(SERVER.as_bytes()).await?;
+        // Fits into the pipe, so nobody waits for an R that does not read. That one is gone is seen when it is asked.
+        let _ = requests.write_all(SERVER.as_bytes()).await;
         Ok(Self { group, requests, output: Receiver::from_owned_fd(output.into())? })
+    }
+
+    fn living(mut self) -> Option<Self> {
+        self.group.is_led().then_some(self)
     }
 
     /// Does one task, to the end of the R that it is done in.
@@ -157,7 +162,9 @@ impl Server {
         fs::write(task.dir.join("0/script"), script(task))?;
         let mut n_runs = 0;
         make_dir(task, 1)?;
-        self.ask("install", &task.dir.join("0")).await?;
+        if self.ask("install", &task.dir.join("0")).await.is_err() {
+            return Ok(Ended::Failed);
+        }
         let mut chunk = vec![0; 8 << 10];
         loop {
             tokio::select! {
@@ -168,7 +175,9 @@ impl Server {
                     Some("run") => {
                         n_runs += 1;
                         make_dir(task, n_runs + 1)?;
-                        self.ask("run", &task.dir.join(n_runs.to_string())).await?;
+                        if self.ask("run", &task.dir.join(n_runs.to_string())).await.is_err() {
+                            return Ok(Ended::Failed);
+                        }
                     }
                     Some("end ok") => return Ok(Ended::Done),
                     Some("end outside") => return Ok(Ended::FailedOutside),

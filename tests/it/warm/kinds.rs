@@ -2,24 +2,17 @@
 
 use crate::world::{Package, World};
 
-/// Returns them all. R writes what is in R's own formats, as text.
+/// Returns them all.
 pub(super) fn all(world: &World) -> Vec<Package> {
-    let save = "f <- tempfile(); hidden <- list(1, two = 'zwei'); \
-                save(hidden, file = f, ascii = TRUE, compress = FALSE); cat(readLines(f), sep = '\\n')";
-    let index = "f <- tempfile(); saveRDS(data.frame(File = 'intro.Rmd', Title = 'Intro', PDF = 'intro.html', R = 'intro.R', \
-                 Depends = I(list(character())), Keywords = I(list(character())), stringsAsFactors = FALSE), f, ascii = TRUE, \
-                 compress = FALSE); cat(readLines(f), sep = '\\n')";
-    let page = |name: &str, text: &str| {
-        format!(
-            "\\name{{{name}}}\n\\alias{{{name}}}\n\\title{{{name}}}\n\\description{{{text}}}\n\\keyword{{datasets}}\n"
-        )
-    };
-    let c = "#include <R.h>\n#include <Rinternals.h>\n#include <R_ext/Rdynload.h>\n\
-             SEXP one(SEXP x) { return x; }\n\
-             static const R_CallMethodDef calls[] = {{\"one\", (DL_FUNC) &one, 1}, {NULL, NULL, 0}};\n\
-             void R_init_withc(DllInfo *dll) { R_registerRoutines(dll, NULL, calls, NULL, NULL); R_useDynamicSymbols(dll, FALSE); }\n";
-    let environment =
-        "R_LIBS R_PACKAGE_NAME HOME TMPDIR PWD LC_ALL LC_COLLATE TZ R_DEFAULT_PACKAGES R_TESTS MAKE R_ENABLE_JIT";
+    [of_r_code(), compiled(), documented(world), curious()].concat()
+}
+
+/// Returns a help page.
+fn page(name: &str, text: &str) -> String {
+    format!("\\name{{{name}}}\n\\alias{{{name}}}\n\\title{{{name}}}\n\\description{{{text}}}\n\\keyword{{datasets}}\n")
+}
+
+fn of_r_code() -> Vec<Package> {
     vec![
         Package::new("plain", "1.0").file("man/answer.Rd", &page("answer", "What it is.")),
         Package::new("s4", "1.0")
@@ -42,6 +35,15 @@ pub(super) fn all(world: &World) -> Vec<Package> {
             .file("data/made.R", "made <- data.frame(x = 1:3, y = factor(c('a', 'b', 'a')))\n")
             .file("man/made.Rd", &page("made", "Made.")),
         Package::new("eagerdata", "1.0").file("data/numbers.csv", "a;b\n1;2\n"),
+    ]
+}
+
+fn compiled() -> Vec<Package> {
+    let c = "#include <R.h>\n#include <Rinternals.h>\n#include <R_ext/Rdynload.h>\n\
+             SEXP one(SEXP x) { return x; }\n\
+             static const R_CallMethodDef calls[] = {{\"one\", (DL_FUNC) &one, 1}, {NULL, NULL, 0}};\n\
+             void R_init_withc(DllInfo *dll) { R_registerRoutines(dll, NULL, calls, NULL, NULL); R_useDynamicSymbols(dll, FALSE); }\n";
+    vec![
         Package::new("withc", "1.0")
             .file("NAMESPACE", "useDynLib(withc, .registration = TRUE)\nexport(answer)\n")
             .file("R/code.R", "answer <- function() .Call(one, 1)\n")
@@ -60,6 +62,17 @@ pub(super) fn all(world: &World) -> Vec<Package> {
             .file("src/install.libs.R", "dir.create(file.path(R_PACKAGE_DIR, 'libs'), FALSE, TRUE)\nfile.copy(paste0('ownlibs', SHLIB_EXT), file.path(R_PACKAGE_DIR, 'libs'))\nwriteLines('own', file.path(R_PACKAGE_DIR, 'own.txt'))\nlibrary(stats4)\nleft <- 1\n")
             .file("NAMESPACE", "useDynLib(ownlibs)\nexport(answer)\n")
             .file("R/code.R", "answer <- function() 1\nseen <- c(search(), ls(globalenv()), loadedNamespaces())\n"),
+    ]
+}
+
+/// What is in R's own formats R writes, as text.
+fn documented(world: &World) -> Vec<Package> {
+    let save = "f <- tempfile(); hidden <- list(1, two = 'zwei'); \
+                save(hidden, file = f, ascii = TRUE, compress = FALSE); cat(readLines(f), sep = '\\n')";
+    let index = "f <- tempfile(); saveRDS(data.frame(File = 'intro.Rmd', Title = 'Intro', PDF = 'intro.html', R = 'intro.R', \
+                 Depends = I(list(character())), Keywords = I(list(character())), stringsAsFactors = FALSE), f, ascii = TRUE, \
+                 compress = FALSE); cat(readLines(f), sep = '\\n')";
+    vec![
         Package::new("vignettes", "1.0")
             .field("VignetteBuilder", "knitr")
             .file("vignettes/intro.Rmd", "---\ntitle: Intro\n---\n%\\VignetteIndexEntry{Intro}\n")
@@ -79,9 +92,20 @@ pub(super) fn all(world: &World) -> Vec<Package> {
         Package::new("translated", "1.0")
             .field("Encoding", "UTF-8")
             .file("inst/po/de/LC_MESSAGES/R-translated.mo", "not really\n")
-            .file("R/code.R", "answer <- function() stop(gettext(\"na\u{ef}ve\"))\nnames <- c(\"\u{e4}\", \"\\u00e4\")\n")
+            .file(
+                "R/code.R",
+                "answer <- function() stop(gettext(\"na\u{ef}ve\"))\nnames <- c(\"\u{e4}\", \"\\u00e4\")\n",
+            )
             .file("man/names.Rd", &page("names", "N\u{e4}mes.")),
         Package::new("secret", "1.0").file("R/sysdata.rda", &world.r(save)),
+    ]
+}
+
+/// Those that say, see or do something while they are built.
+fn curious() -> Vec<Package> {
+    let environment =
+        "R_LIBS R_PACKAGE_NAME HOME TMPDIR PWD LC_ALL LC_COLLATE TZ R_DEFAULT_PACKAGES R_TESTS MAKE R_ENABLE_JIT";
+    vec![
         Package::new("interpreted", "1.0").field("ByteCompile", "no").field("KeepSource", "yes"),
         Package::new("chatty", "1.0")
             .file("R/code.R", "answer <- function() 1\n.onLoad <- function(lib, pkg) message('loading ', pkg)\n\
