@@ -276,6 +276,9 @@ pub(crate) struct SolveArgs {
     /// How long one package may build, such as 90m or 2h
     #[arg(long, value_name = "TIME", default_value = "60m", value_parser = humantime::parse_duration)]
     pub build_timeout: Duration,
+    /// Install every package with an R of its own instead of one that is kept warm
+    #[arg(long, env = "LARDER_PLAIN_INSTALL", value_parser = clap::builder::FalseyValueParser::new(), hide_env = true)]
+    pub plain_install: bool,
     /// Show the plan and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -334,6 +337,10 @@ pub(crate) struct WishArgs {
     #[arg(long, value_enum, default_value_t, value_name = "WHAT", hide_possible_values = true)]
     #[arg(help = "Which changes rebuild a package: those of linking-to (headers) or of imports as well")]
     pub rebuild_when: RebuildWhen,
+    /// What becomes of debug information in compiled code
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
+    #[arg(help = "What becomes of debug information in compiled code: drop it or keep it")]
+    pub debug_info: DebugInfo,
 }
 
 /// Where sources come from.
@@ -443,6 +450,13 @@ pub(crate) enum RebuildWhen {
     #[default]
     LinkingTo,
     Imports,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DebugInfo {
+    #[default]
+    Drop,
+    Keep,
 }
 
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]

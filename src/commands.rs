@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use clap::Parser;
 use larder_ops::fetch::Netrc;
+use larder_ops::install::DebugInfo;
 
 use crate::cli::{Cli, Color, Command, OutputArgs, PlaceArgs, SourceArgs, StoreArgs, WishArgs};
 use crate::exit::Exit;
@@ -198,6 +199,10 @@ fn request(place: &PlaceArgs, wish: &WishArgs, lockfile: &Path) -> Request {
     Request {
         rebuild: wish.rebuild.iter().cloned().collect(),
         rebuilds_when_imports_change: wish.rebuild_when == crate::cli::RebuildWhen::Imports,
+        debug_info: match wish.debug_info {
+            crate::cli::DebugInfo::Drop => DebugInfo::Drop,
+            crate::cli::DebugInfo::Keep => DebugInfo::Keep,
+        },
         base: base_of(lockfile),
         ..Request::new(&place.library)
     }

@@ -11,7 +11,7 @@ use larder_graph::{ExportMode, Limits, OnFailure, Stop};
 use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
-use larder_ops::install::Builder;
+use larder_ops::install::{Builder, DebugInfo};
 use larder_ops::key::{PackageKey, Reference};
 use larder_ops::library::{self, GENERATIONS_KEPT, LibraryError, Record, ReferenceLibrary};
 use larder_ops::link::LinkMode;
@@ -86,6 +86,8 @@ pub struct Config {
     pub env: Vec<(OsString, OsString)>,
     /// The user's Makevars: honoured, and part of every key.
     pub makevars: Option<PathBuf>,
+    /// Whether every package is installed by an R of its own, and not by one that is kept warm.
+    pub is_plain_install: bool,
     /// Whether to read every byte of what is loaded, and build again what is not as it was stored.
     pub verifies: bool,
 }
@@ -105,6 +107,7 @@ impl Config {
             build_timeout: Duration::from_secs(60 * 60),
             env: env.into_iter().collect(),
             makevars: None,
+            is_plain_install: false,
             verifies: false,
         }
     }
@@ -144,6 +147,8 @@ pub struct Request {
     pub rebuild: BTreeSet<PackageName>,
     /// Whether a change of Depends or Imports rebuilds a package too.
     pub rebuilds_when_imports_change: bool,
+    /// What becomes of debug information in compiled code.
+    pub debug_info: DebugInfo,
     /// The lockfile's directory, where relative local sources start.
     pub base: PathBuf,
     /// Whether the report of a run that went well is to have the records of its graph, and which results among them.
@@ -162,6 +167,7 @@ impl Request {
             reference: None,
             rebuild: BTreeSet::new(),
             rebuilds_when_imports_change: false,
+            debug_info: DebugInfo::default(),
             base: PathBuf::new(),
             export: None,
         }
@@ -395,6 +401,7 @@ impl Larder {
         let settings = Settings {
             rebuild: request.rebuild.clone(),
             rebuilds_when_imports_change: request.rebuilds_when_imports_change,
+            debug_info: request.debug_info,
             makevars: self.makevars()?,
             base: request.base.clone(),
             extras: beside.map(|beside| beside.extras.clone()).unwrap_or_default(),
@@ -435,6 +442,7 @@ impl Larder {
                 env: self.config.env.clone(),
                 makevars: self.config.makevars.clone(),
                 timeout: self.config.build_timeout,
+                warm: (!self.config.is_plain_install).then(Arc::default),
             },
             depth: if self.config.verifies { Depth::Full } else { Depth::Glance },
         }

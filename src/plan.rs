@@ -10,7 +10,8 @@ use std::sync::Arc;
 use larder_graph::{Dag, DagBuilder, EdgeKind, VertexId};
 use larder_ops::digest::Sha256Digest;
 use larder_ops::explain::difference;
-use larder_ops::key::{BINARY, ConfigMap, INSTALL_ARGS, MAKEVARS, PackageKey, Reference};
+use larder_ops::install::DebugInfo;
+use larder_ops::key::{BINARY, ConfigMap, DEBUG_INFO, INSTALL_ARGS, MAKEVARS, PackageKey, Reference};
 use larder_ops::op::{Origin, Spec, Standing};
 use larder_ops::package::PackageName;
 use larder_ops::recipe::{Recipe, provided_key};
@@ -56,6 +57,8 @@ pub struct Settings {
     pub rebuild: BTreeSet<PackageName>,
     /// Whether a change of Depends or Imports rebuilds a package too.
     pub rebuilds_when_imports_change: bool,
+    /// What becomes of debug information.
+    pub debug_info: DebugInfo,
     /// The digest of the user's Makevars, if there are any.
     pub makevars: Option<Sha256Digest>,
     /// Where relative local sources start: the lockfile's directory.
@@ -372,6 +375,9 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
     }
     if let Some(makevars) = &settings.makevars {
         special.insert(MAKEVARS, makevars);
+    }
+    if settings.debug_info == DebugInfo::Keep {
+        special.insert(DEBUG_INFO, "keep");
     }
     let source = source.filter(|_| !matches!(origin, Origin::Provided));
     let seen = source.and_then(|source| known.configs(&entry.package, source));

@@ -15,8 +15,15 @@ use larder_graph::Stop;
 
 use crate::metadata::{UPDATE_RDS, with_fields};
 use crate::package::PackageName;
-use crate::process::{self, Invocation, Output, ProcessError};
+use crate::process::{self, Captured, Invocation, Output, ProcessError};
 use crate::toolchain::Toolchain;
+
+mod makevars;
+mod warm;
+
+pub use makevars::DebugInfo;
+pub use warm::WarmR;
+use warm::{Ended, Task};
 
 /// How packages are built; the same for all packages of a run.
 #[derive(Debug, Clone)]
@@ -29,6 +36,8 @@ pub struct Builder {
     pub makevars: Option<PathBuf>,
     /// How long one build may take.
     pub timeout: Duration,
+    /// R processes that are ready to install; `None` to start R anew for each package.
+    pub warm: Option<Arc<WarmR>>,
 }
 
 /// One build.
@@ -47,6 +56,17 @@ pub struct Build<'a> {
     pub log: &'a Path,
     /// Who is told what goes into the log while it does.
     pub output: Output,
+    /// What becomes of debug information in compiled code.
+    pub debug_info: DebugInfo,
+}
+
+/// How a package is installed. Both ways give the same tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// In a warm R, if there is one that can.
+    Warm,
+    /// With `R CMD INSTALL`.
+    Plain,
 }
 
 /// Why there is no installed tree.
@@ -59,6 +79,12 @@ pub enum InstallError {
         what: &'static str,
         /// The last lines of its output.
         tail: Vec<String>,
+    },
+    /// A warm R said no. Whether R started anew would has yet to be seen, with a fresh source.
+    #[error("a warm R could not install it: {reason}")]
+    WarmFailed {
+        /// What it said, in one line.
+        reason: String,
     },
     /// R said yes, but left no package.
     #[error("`R CMD INSTALL` left no package `{0}`")]
@@ -87,6 +113,8 @@ pub enum InstallError {
 /// R's clock is set to this in builds, and `Built` says it, so that equal builds give equal bytes.
 const EPOCH: (&str, &str) = ("946684800", "2000-01-01 00:00:00 UTC");
 
+const INSTALL: &str = "R CMD INSTALL";
+
 const TAIL_LINES: usize = 25;
 
 impl Builder {
@@ -94,7 +122,7 @@ impl Builder {
     ///
     /// R sees the view and its own library, no profile and no variable of the user's. The log is appended to.
     /// Cancelled or failed, nothing outside `scratch` and the log has changed.
-    pub async fn install(&self, build: &Build<'_>, stop: &Stop) -> Result<PathBuf, InstallError> {
+    pub async fn install(&self, build: &Build<'_>, way: Way, stop: &Stop) -> Result<PathBuf, InstallError> {
         if build.source.join("src").is_dir() {
             let missing = self.toolchain.missing_compilers(self.path());
             if !missing.is_empty() {
@@ -102,17 +130,57 @@ impl Builder {
             }
         }
         let library = self.furnish(build)?;
-        let mut args: Vec<OsString> = ["CMD", "INSTALL"].map(OsString::from).to_vec();
-        args.push(format!("--built-timestamp={}", EPOCH.1).into());
-        args.push(join("--library=", &library));
+        let mut args = vec![format!("--built-timestamp={}", EPOCH.1).into(), join("--library=", &library)];
         args.extend(build.install_args.iter().map(OsString::from));
         args.push(build.source.into());
-        self.run(build, "R CMD INSTALL", args, build.scratch.to_owned(), stop).await?;
+        let is_done = way == Way::Warm && self.install_warm(build, &args, stop).await?;
+        if !is_done {
+            let args = ["CMD", "INSTALL"].map(OsString::from).into_iter().chain(args).collect();
+            self.run(build, INSTALL, args, build.scratch.to_owned(), stop).await?;
+        }
         let installed = library.join(build.package);
         if installed.join("DESCRIPTION").is_file() {
             Ok(installed)
         } else {
             Err(InstallError::NothingInstalled(build.package.clone()))
+        }
+    }
+
+    /// Installs in a warm R. Says `false`, and has done nothing, where that is not possible.
+    async fn install_warm(&self, build: &Build<'_>, args: &[OsString], stop: &Stop) -> Result<bool, InstallError> {
+        // Which start of R these ask for is up to the script that starts it.
+        let is_about_start = |arg: &OsString| ["--use-vanilla", "--no-vanilla"].iter().any(|about| arg == about);
+        // A line names a directory there.
+        let is_line = !build.scratch.as_os_str().as_encoded_bytes().contains(&b'\n');
+        let is_possible = is_line && !args.iter().any(is_about_start);
+        let Some(warm) = self.warm.as_ref().filter(|_| is_possible) else { return Ok(false) };
+        let (mut log, begin) = self.open_log(build, INSTALL)?;
+        let mut task = Task {
+            toolchain: &self.toolchain,
+            env: self.environment(build),
+            cwd: build.scratch,
+            call: warm::call("tools:::.install_packages", args.iter().map(OsString::as_os_str)),
+            dir: build.scratch.join("warm"),
+            captured: Captured::new(log.try_clone()?, Arc::clone(&build.output))?,
+            timeout: self.timeout,
+        };
+        let ended = warm.run(&mut task, stop).await;
+        match &ended {
+            Ok(Ended::Done) => writeln!(log, "larder: {INSTALL}: done by a warm R")?,
+            Ok(Ended::Failed) => writeln!(log, "larder: {INSTALL}: a warm R failed")?,
+            Ok(Ended::FailedOutside) => writeln!(log, "larder: {INSTALL}: failed outside of R")?,
+            Ok(Ended::Cannot(reason)) => tracing::debug!(reason, "R cannot be kept warm"),
+            Err(error) => writeln!(log, "larder: {INSTALL}: {error}")?,
+        }
+        match ended? {
+            Ended::Done => Ok(true),
+            Ended::Cannot(_) => Ok(false),
+            Ended::FailedOutside => Err(InstallError::Failed { what: INSTALL, tail: tail(build.log, begin)? }),
+            Ended::Failed => {
+                let tail = tail(build.log, begin)?;
+                let said = tail.iter().rfind(|line| line.starts_with("ERROR")).or(tail.last());
+                Err(InstallError::WarmFailed { reason: said.cloned().unwrap_or_else(|| "it ended".to_owned()) })
+            }
         }
     }
 
@@ -136,6 +204,15 @@ impl Builder {
         let args = ["--vanilla", "--no-echo", "-e", UPDATE_RDS].map(OsString::from).to_vec();
         let more = [("LARDER_FIELDS".into(), file.into())];
         self.run_with(build, "writing Meta/package.rds", args, build.source.to_owned(), more, stop).await
+    }
+
+    /// Ends what is kept ready for further builds. A later build starts it again.
+    pub async fn rest(&self) {
+        if let Some(warm) = &self.warm
+            && let Err(error) = warm.end().await
+        {
+            tracing::debug!(%error, "a warm R could not be waited for");
+        }
     }
 
     /// Checks the `Built` field of a prebuilt package against this R: `R 4.5.2; x86_64-pc-linux-gnu; 2025-..; unix`.
@@ -177,28 +254,8 @@ impl Builder {
         for (package, tree) in build.view {
             fs_err::os::unix::fs::symlink(tree, view.join(package))?;
         }
-        fs::write(build.scratch.join("Makevars"), self.makevars(build))?;
+        fs::write(build.scratch.join("Makevars"), makevars::text(self, build))?;
         Ok(library)
-    }
-
-    /// The user's Makevars if there is one, and then flags that keep this build's paths out of what it compiles: that
-    /// of the source, and that of the view, where the headers it links to are.
-    fn makevars(&self, build: &Build<'_>) -> String {
-        let mut text = String::new();
-        if let Some(user) = &self.makevars {
-            text = format!("include {}\n", user.display());
-        }
-        // Neither make nor a configure script that reads the flags could be told to take such a path as one word.
-        let is_word =
-            |path: &Path| !path.as_os_str().as_encoded_bytes().iter().any(|byte| b" \t#$\"'\\".contains(byte));
-        if self.toolchain.maps_file_prefixes() && is_word(build.scratch) && is_word(build.source) {
-            let (source, view) = (build.source.display(), build.scratch.join("view"));
-            let maps = format!("-ffile-prefix-map={source}=. -ffile-prefix-map={}=view", view.display());
-            for flags in ["CFLAGS", "CXXFLAGS", "CXX11FLAGS", "CXX14FLAGS", "CXX17FLAGS", "CXX20FLAGS", "CXX23FLAGS"] {
-                let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{flags} += {maps}\n"));
-            }
-        }
-        text
     }
 
     async fn run(
@@ -221,11 +278,7 @@ impl Builder {
         more: [(OsString, OsString); N],
         stop: &Stop,
     ) -> Result<(), InstallError> {
-        if let Some(dir) = build.log.parent() {
-            fs::create_dir_all(dir)?;
-        }
-        let mut log = fs::OpenOptions::new().create(true).append(true).open(build.log)?;
-        writeln!(log, "larder: {what} of {} with R {}", build.package, self.toolchain.version)?;
+        let (log, begin) = self.open_log(build, what)?;
         let invocation = Invocation {
             program: self.toolchain.r.clone(),
             args,
@@ -241,7 +294,18 @@ impl Builder {
             Ok(status) => writeln!(log, "larder: {what}: {status}")?,
             Err(error) => writeln!(log, "larder: {what}: {error}")?,
         }
-        if ended?.success() { Ok(()) } else { Err(InstallError::Failed { what, tail: tail(build.log)? }) }
+        if ended?.success() { Ok(()) } else { Err(InstallError::Failed { what, tail: tail(build.log, begin)? }) }
+    }
+
+    /// Opens the log and writes its heading; returns where what follows begins.
+    fn open_log(&self, build: &Build<'_>, what: &str) -> io::Result<(fs::File, u64)> {
+        if let Some(dir) = build.log.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        let mut log = fs::OpenOptions::new().create(true).append(true).open(build.log)?;
+        writeln!(log, "larder: {what} of {} with R {}", build.package, self.toolchain.version)?;
+        let begin = log.metadata()?.len();
+        Ok((log, begin))
     }
 
     fn environment(&self, build: &Build<'_>) -> Vec<(OsString, OsString)> {
@@ -275,12 +339,12 @@ fn join(prefix: &str, path: &Path) -> OsString {
     text
 }
 
-/// Returns the last lines of a log, without larder's own and without blank ones.
-fn tail(log: &Path) -> io::Result<Vec<String>> {
+/// Returns the last lines of what a log has from `begin` on, without larder's own and without blank ones.
+fn tail(log: &Path, begin: u64) -> io::Result<Vec<String>> {
     const BYTES_MAX: u64 = 64 << 10;
     let mut file = fs::File::open(log)?;
     let size = file.metadata()?.len();
-    file.seek(io::SeekFrom::Start(size.saturating_sub(BYTES_MAX)))?;
+    file.seek(io::SeekFrom::Start(size.saturating_sub(BYTES_MAX).max(begin)))?;
     let mut bytes = Vec::new();
     file.take(BYTES_MAX).read_to_end(&mut bytes)?;
     let text = String::from_utf8_lossy(&bytes);

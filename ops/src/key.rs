@@ -50,6 +50,8 @@ pub const BINARY: &str = "@binary";
 pub const INSTALL_ARGS: &str = "@install-args";
 /// Digest of the user's Makevars.
 pub const MAKEVARS: &str = "@makevars";
+/// Compiled code keeps its debug information.
+pub const DEBUG_INFO: &str = "@debug-info";
 /// Digest of the keys of the whole Depends/Imports closure (`--rebuild-when imports`).
 pub const IMPORTS: &str = "@imports";
 

@@ -43,8 +43,8 @@ use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources};
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
 use crate::fetch::Fetcher;
-use crate::install::{Build, Builder, InstallError};
-use crate::key::{ConfigMap, PackageKey};
+use crate::install::{Build, Builder, DebugInfo, InstallError, Way};
+use crate::key::{ConfigMap, DEBUG_INFO, PackageKey};
 use crate::lock::{Attempt, Lock};
 use crate::package::PackageName;
 use crate::process::Output;
@@ -370,7 +370,7 @@ impl Op for PackageOp {
         }
         let closure = inputs.closure();
         let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let prepared = match (prepared, self.spec.standing) {
+        let mut prepared = match (prepared, self.spec.standing) {
             (Some(prepared), Standing::Locked) => prepared,
             (None, Standing::Locked) => unreachable!("the last cache map has prepared the source"),
             (prepared, _) => {
@@ -400,7 +400,20 @@ impl Op for PackageOp {
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
         let start = Instant::now();
-        let built = match self.build(&prepared, &view, &log, cx).await {
+        let output = Self::output(&log, cx);
+        let mut built = self.build(&prepared, Way::Warm, &view, (&log, &output), cx).await;
+        if let Err(InstallError::WarmFailed { reason }) = &built {
+            // From the beginning: what fails leaves half of its work in the source.
+            let again = self.prepare_again(&prepared, cx).await?;
+            let reason = reason.clone();
+            prepared = again;
+            built = self.build(&prepared, Way::Plain, &view, (&log, &output), cx).await;
+            if built.is_ok() {
+                let message = format!("`R CMD INSTALL` could install it, but a warm R could not: {reason}");
+                cx.report(Progress::Warning(message));
+            }
+        }
+        let built = match built {
             Ok(built) => built,
             Err(source) => {
                 let log = Logs::mark_failed(&log);
@@ -448,8 +461,9 @@ impl PackageOp {
     async fn build(
         &self,
         prepared: &Prepared,
+        way: Way,
         view: &BTreeMap<PackageName, PathBuf>,
-        log: &Path,
+        (log, output): (&Path, &Output),
         cx: &Context<Self>,
     ) -> Result<PathBuf, InstallError> {
         let builder = &self.workshop.builder;
@@ -460,7 +474,8 @@ impl PackageOp {
             install_args: &self.spec.install_args,
             scratch: prepared.staging.path(),
             log,
-            output: Self::output(log, cx),
+            output: Arc::clone(output),
+            debug_info: self.debug_info(),
         };
         if prepared.is_binary {
             if !self.spec.metadata.is_empty() && prepared.package_dir.join("Meta/package.rds").is_file() {
@@ -471,7 +486,12 @@ impl PackageOp {
         if prepared.needs_bootstrap {
             builder.bootstrap(&build, cx.stop()).await?;
         }
-        builder.install(&build, cx.stop()).await
+        builder.install(&build, way, cx.stop()).await
+    }
+
+    /// Returns what the key says of debug information.
+    fn debug_info(&self) -> DebugInfo {
+        if self.spec.special.get(DEBUG_INFO).is_some() { DebugInfo::Keep } else { DebugInfo::Drop }
     }
 
     /// Returns who listens to what a build writes.

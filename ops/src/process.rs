@@ -5,12 +5,13 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fs_err as fs;
 use larder_graph::Stop;
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::process::Command;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// Hears what a process writes: where in the log it is, in bytes, and the text, in whole lines as a rule. Called on a
 /// thread of its own; the process waits meanwhile.
@@ -59,38 +60,141 @@ pub enum ProcessError {
 /// How long a process group may take to end cleanly once asked to.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// A process with all that it starts, as far as that stays in its group. Dropped, the whole group is killed.
+#[derive(Debug)]
+pub(crate) struct Group {
+    child: Child,
+    /// `None` once the leader was reaped: its number may be somebody else's by then.
+    id: Option<Pid>,
+}
+
+impl Group {
+    /// Starts a command as the leader of a new group.
+    pub(crate) fn spawn(command: &mut Command) -> Result<Self, ProcessError> {
+        command.process_group(0).kill_on_drop(true);
+        let program = command.as_std().get_program().into();
+        let child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
+        let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
+        Ok(Self { child, id })
+    }
+
+    /// Takes the leader's standard input, if that is a pipe.
+    pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
+    }
+
+    /// Waits until the leader is gone. Others of its group may live on.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait().await
+    }
+
+    /// Asks the group to end, and kills it after five seconds or when the stop is forced.
+    pub(crate) async fn end(&mut self, stop: &Stop) -> io::Result<()> {
+        self.signal(Signal::TERM);
+        tokio::select! {
+            _ = self.child.wait() => {}
+            () = stop.forced() => {}
+            () = tokio::time::sleep(GRACE) => {}
+        }
+        self.kill().await
+    }
+
+    /// Kills whatever of the group is left, and reaps its leader.
+    pub(crate) async fn kill(&mut self) -> io::Result<()> {
+        self.signal(Signal::KILL);
+        self.child.wait().await?;
+        self.id = None;
+        Ok(())
+    }
+
+    /// Waits until the leader is the only one of its group that lives. Says whether it came to that in time; where the
+    /// others cannot be seen it did not.
+    pub(crate) async fn becomes_alone(&mut self, within: Duration) -> bool {
+        let Some(group) = self.id else { return false };
+        let others_end = tokio::task::spawn_blocking(move || others_end(group, Instant::now() + within));
+        matches!(others_end.await, Ok(Ok(true))) && self.is_led()
+    }
+
+    /// Says whether the leader still runs.
+    pub(crate) fn is_led(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    fn signal(&self, signal: Signal) {
+        // There may be nobody any more.
+        let _ = self.id.map(|group| kill_process_group(group, signal));
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// Waits for the end of all of a group but its leader; says `false` if that takes too long.
+fn others_end(group: Pid, deadline: Instant) -> io::Result<bool> {
+    loop {
+        let others = others(group)?;
+        if others.is_empty() {
+            return Ok(true);
+        }
+        for pid in others {
+            // One that is gone already has no descriptor.
+            let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+            let left = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
+            if poll(&mut [PollFd::new(&process, PollFlags::IN)], left.as_ref())? == 0 {
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// Returns the living processes of a group but for its leader.
+fn others(group: Pid) -> io::Result<Vec<Pid>> {
+    let pids = fs::read_dir("/proc")?.flatten().filter_map(|item| item.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(Pid::from_raw).filter(|pid| *pid != group && is_living_member(*pid, group)).collect())
+}
+
+fn is_living_member(pid: Pid, group: Pid) -> bool {
+    // pid (name) state parent group ...: the name may have anything in it.
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_pid())).unwrap_or_default();
+    let mut words = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+    let (state, its_group) = (words.next(), words.nth(1));
+    !matches!(state, None | Some("Z" | "X")) && its_group.is_some_and(|id| id.parse() == Ok(group.as_raw_pid()))
+}
+
+/// Waits for `work`, unless the time is over or a stop is requested before.
+pub(crate) async fn within<T>(
+    work: impl Future<Output = io::Result<T>>,
+    timeout: Duration,
+    stop: &Stop,
+) -> Result<T, ProcessError> {
+    tokio::select! {
+        done = work => Ok(done?),
+        () = stop.requested() => Err(ProcessError::Stopped),
+        () = tokio::time::sleep(timeout) => Err(ProcessError::TimedOut(timeout)),
+    }
+}
+
 /// Runs a process to its end. When the time is over or a stop is requested the whole group is asked to end
 /// (SIGTERM), and killed after five seconds or when the stop is forced. Afterwards no process of the group is left.
-///
-/// Must not be dropped half-way: the group would lose its keeper (the child itself is killed even then).
 pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, ProcessError> {
     let Invocation { program, args, env, cwd, log, output, timeout } = invocation;
     let (written, input) = io::pipe()?;
     let mut command = Command::new(&program);
-    command.args(args).env_clear().envs(env).current_dir(cwd).process_group(0).kill_on_drop(true);
+    command.args(args).env_clear().envs(env).current_dir(cwd);
     command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
-    let mut child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
+    let mut group = Group::spawn(&mut command)?;
     // The last of our own ends of the pipe that are for the child.
     drop(command);
-    let captured = tokio::task::spawn_blocking(move || capture(written, log, &*output));
-    let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-    let signal = |signal| group.map_or(Ok(()), |group| kill_process_group(group, signal));
-    let ended = tokio::select! {
-        status = child.wait() => Ok(status?),
-        () = stop.requested() => Err(ProcessError::Stopped),
-        () = tokio::time::sleep(timeout) => Err(ProcessError::TimedOut(timeout)),
-    };
-    if ended.is_err() {
-        let _ = signal(Signal::TERM);
-        tokio::select! {
-            _ = child.wait() => {}
-            () = stop.forced() => {}
-            () = tokio::time::sleep(GRACE) => {}
-        }
+    let captured = tokio::task::spawn_blocking(move || capture(written, Captured::new(log, output)?));
+    let ended = within(group.wait(), timeout, stop).await;
+    match ended {
+        // Whatever the child has left behind is in its group still.
+        Ok(_) => group.kill().await?,
+        Err(_) => group.end(stop).await?,
     }
-    // Whatever the child has left behind is in its group still.
-    let _ = signal(Signal::KILL);
-    child.wait().await?;
     // The pipe is at its end when the last process that writes into it is gone: a killed one takes a moment. One that
     // left the group is not waited for.
     if let Ok(copied) = tokio::time::timeout(GRACE, captured).await {
@@ -99,31 +203,65 @@ pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, Proc
     ended
 }
 
+fn capture(mut written: io::PipeReader, mut captured: Captured) -> io::Result<()> {
+    let mut buffer = [0; PIECE_MAX];
+    loop {
+        match written.read(&mut buffer) {
+            Ok(0) => {
+                captured.end();
+                return Ok(());
+            }
+            Ok(n_read) => captured.take(&buffer[..n_read])?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 /// Longer lines are told in pieces.
 const PIECE_MAX: usize = 4096;
 
-/// Writes all that comes into the log, and tells of it.
-fn capture(mut written: io::PipeReader, mut log: fs::File, output: &dyn Fn(u64, &str)) -> io::Result<()> {
-    let mut from = log.metadata()?.len();
-    let (mut buffer, mut n_held) = ([0; PIECE_MAX], 0);
-    loop {
-        let n_read = match written.read(&mut buffer[n_held..]) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            n_read => n_read?,
-        };
-        log.write_all(&buffer[n_held..n_held + n_read])?;
-        n_held += n_read;
-        let lines = buffer[..n_held].iter().rposition(|byte| *byte == b'\n').map(|last| last + 1);
-        let is_last = n_read == 0;
-        let n_told = lines.filter(|_| !is_last).unwrap_or(if is_last || n_held == PIECE_MAX { n_held } else { 0 });
-        if n_told > 0 {
-            output(from, &String::from_utf8_lossy(&buffer[..n_told]));
-            buffer.copy_within(n_told..n_held, 0);
-            n_held -= n_told;
-            from += n_told as u64;
+/// What a process has written: goes into the log at once, and is told in lines.
+pub(crate) struct Captured {
+    log: fs::File,
+    output: Output,
+    /// Where in the log `untold` begins.
+    from: u64,
+    untold: Vec<u8>,
+}
+
+impl Captured {
+    /// Goes on at the end of `log`.
+    pub(crate) fn new(log: fs::File, output: Output) -> io::Result<Self> {
+        let from = log.metadata()?.len();
+        Ok(Self { log, output, from, untold: Vec::new() })
+    }
+
+    /// Takes what was written next.
+    pub(crate) fn take(&mut self, written: &[u8]) -> io::Result<()> {
+        self.log.write_all(written)?;
+        for piece in written.chunks(PIECE_MAX) {
+            if self.untold.len() + piece.len() > PIECE_MAX {
+                self.tell(self.untold.len());
+            }
+            self.untold.extend(piece);
+            if let Some(last) = self.untold.iter().rposition(|byte| *byte == b'\n') {
+                self.tell(last + 1);
+            }
         }
-        if is_last {
-            return Ok(());
+        Ok(())
+    }
+
+    /// Tells the last line even if it has no end.
+    pub(crate) fn end(&mut self) {
+        self.tell(self.untold.len());
+    }
+
+    fn tell(&mut self, n: usize) {
+        if n > 0 {
+            (self.output)(self.from, &String::from_utf8_lossy(&self.untold[..n]));
+            self.untold.drain(..n);
+            self.from += n as u64;
         }
     }
 }
@@ -204,6 +342,28 @@ mod tests {
         let status = run(shell("sleep 1000 & echo $! > child", dir.path(), Duration::MAX), &Stop::new()).await.unwrap();
         assert!(status.success());
         assert_is_gone(dir.path());
+    }
+
+    #[tokio::test]
+    async fn a_leader_is_alone_when_all_others_of_its_group_have_ended() {
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let mut command = Command::new("/bin/sh");
+        // The other one ends when the leader's input does, as far as it is open here.
+        command
+            .args(["-c", "exec 3<&0; cat <&3 & echo > fifo; exec sleep 1000"])
+            .stdin(Stdio::piped())
+            .current_dir(dir.path());
+        let mut group = Group::spawn(&mut command).unwrap();
+        fs::read(fifo).unwrap();
+        let input = group.stdin();
+        assert!(!group.becomes_alone(Duration::from_millis(1)).await);
+        drop(input);
+        assert!(group.becomes_alone(Duration::from_secs(60)).await);
+        group.kill().await.unwrap();
+        assert!(!group.is_led());
     }
 
     #[tokio::test]

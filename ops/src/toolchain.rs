@@ -149,6 +149,12 @@ impl Toolchain {
         programs
     }
 
+    /// Says whether the C compiler takes GCC's flags: it is GCC or clang.
+    pub fn is_gnu_like(&self) -> bool {
+        let version = self.compilers.get("CC").map_or("", |compiler| &compiler.version);
+        ["clang", "GCC", "gcc"].iter().any(|name| version.contains(name))
+    }
+
     /// Says whether the C compiler knows `-ffile-prefix-map`: GCC since 8, clang since 10.
     pub fn maps_file_prefixes(&self) -> bool {
         let version = self.compilers.get("CC").map_or("", |compiler| &compiler.version);

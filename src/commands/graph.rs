@@ -5,14 +5,14 @@ use std::fmt::Write;
 use larder_graph::EdgeKind;
 
 use super::{CommandError, Env, config, in_lockfile, larder, read_lockfile, request};
-use crate::cli::{GraphArgs, GraphFormat, RebuildWhen, WishArgs};
+use crate::cli::{DebugInfo, GraphArgs, GraphFormat, RebuildWhen, WishArgs};
 use crate::exit::Exit;
 use crate::plan::{Action, Plan};
 use crate::ui;
 
 pub(super) fn run(args: &GraphArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
-    let wish = WishArgs { rebuild: Vec::new(), rebuild_when: RebuildWhen::LinkingTo };
+    let wish = WishArgs { rebuild: Vec::new(), rebuild_when: RebuildWhen::LinkingTo, debug_info: DebugInfo::Drop };
     let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
     let plan =
         larder.plan(&lockfile, &request(&args.place, &wish, &args.lockfile)).map_err(in_lockfile(&args.lockfile))?;

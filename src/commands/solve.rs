@@ -27,6 +27,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         config.jobs = jobs;
     }
     config.build_timeout = args.build_timeout;
+    config.is_plain_install = args.plain_install;
     config.verifies = args.verify;
     config.link = match args.link {
         Link::Auto => None,

@@ -53,6 +53,7 @@ impl Engine {
         self.solver.census().await;
         if let Some(engine) = Arc::into_inner(self) {
             engine.solver.close().await;
+            engine.workshop.builder.rest().await;
             engine.workshop.store.end_staging();
         }
     }

@@ -28,4 +28,5 @@ mod stress;
 mod tidy;
 mod transfer;
 mod verify;
+mod warm;
 mod world;

@@ -16,6 +16,7 @@ mod events;
 mod failures;
 mod interruptions;
 mod outcomes;
+mod plain;
 mod processes;
 mod trees;
 mod world;

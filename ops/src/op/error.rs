@@ -24,6 +24,8 @@ pub enum OpError {
     WrongVersion { found: String },
     #[error("`{0}` does not exist or is no directory with a DESCRIPTION")]
     NoDirectory(PathBuf),
+    #[error("its source changed while it was built; run once more")]
+    SourceChanged,
     #[error("stopped")]
     Stopped,
     #[error(transparent)]

@@ -112,6 +112,14 @@ impl PackageOp {
         Ok(recipe)
     }
 
+    /// Makes the same source ready once more, as if nobody had built in it.
+    pub(super) async fn prepare_again(&self, before: &Prepared, cx: &Context<Self>) -> Result<Prepared, OpError> {
+        let recipe = self.prepare(cx).await?;
+        let again = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let again = again.expect("it was just prepared");
+        if recipe == before.recipe { Ok(again) } else { Err(OpError::SourceChanged) }
+    }
+
     /// Brings the archive. It is not evicted before this run is over.
     async fn fetch(&self, cx: &Context<Self>) -> Result<Fetched, OpError> {
         loop {

@@ -38,7 +38,7 @@ impl Real {
 }
 
 #[expect(clippy::disallowed_methods, reason = "what `tests/run.sh` sets is the input of these tests")]
-fn variable(name: &str) -> Option<String> {
+pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
