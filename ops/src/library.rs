@@ -155,6 +155,11 @@ impl Library {
         }
     }
 
+    /// Returns which process changes the library, for people: after [`Library::try_open`] found that one does.
+    pub fn holder(library: &Path) -> Option<u32> {
+        Place::holder(library)
+    }
+
     fn locked(place: Place, platform: &str, lock: fs::File) -> Result<Self, LibraryError> {
         let root = place.root()?;
         remove_all(&root.join(PRIVATE).join(record::NEW))?;

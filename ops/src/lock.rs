@@ -67,8 +67,7 @@ impl Lock {
         if !is_at(&file, path)? {
             return Ok(None);
         }
-        // Only for people: a full disk may keep it from being written.
-        let _ = file.set_len(0).and_then(|()| (&file).write_all(std::process::id().to_string().as_bytes()));
+        name_holder(&file);
         Ok(Some(Self { file, path: path.to_owned() }))
     }
 }
@@ -93,7 +92,13 @@ fn is_at(file: &fs::File, path: &Path) -> io::Result<bool> {
     Ok(named.is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino())))
 }
 
-fn holder(path: &Path) -> Option<u32> {
+/// Writes into a locked file that this process has it. Only for people: a full disk may keep it from being written.
+pub(crate) fn name_holder(mut file: &fs::File) {
+    let _ = file.set_len(0).and_then(|()| file.write_all(std::process::id().to_string().as_bytes()));
+}
+
+/// Returns the process that a lock file names: the one that has the lock, or had it last.
+pub(crate) fn holder(path: &Path) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 

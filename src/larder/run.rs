@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use larder_graph::{Built, Dag, Job, JobOptions, OnFailure, Stop, VertexId};
 use larder_ops::library::Library;
+use larder_ops::lock;
 use larder_ops::op::{Commission, PackageOp};
 use larder_ops::wire::Graph;
 use tokio::task::JoinHandle;
@@ -222,7 +223,8 @@ async fn open(
     let library = if let Some(library) = blocking(move || Library::try_open(&path, &for_platform)).await? {
         library
     } else {
-        let message = format!("waiting for another process that changes {}", request.library.display());
+        let holder = lock::shown(Library::holder(&request.library));
+        let message = format!("waiting for {holder}, which changes {}", request.library.display());
         emit(Event::Warning { message });
         let (path, for_platform) = (request.library.clone(), platform.to_owned());
         tokio::select! {

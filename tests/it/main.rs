@@ -3,6 +3,7 @@
 mod build;
 mod crash;
 mod cutoff;
+mod evict;
 mod exchange;
 mod failure;
 mod faults;
@@ -13,6 +14,7 @@ mod interrupt;
 mod jobs;
 mod library;
 mod lockfile;
+mod locks;
 mod malicious;
 mod output;
 mod pkgstore;

@@ -8,6 +8,7 @@ use crate::fault::fs;
 
 use super::generations::Generations;
 use super::{LibraryError, PRIVATE};
+use crate::lock::{self, refusal};
 
 /// A library as it was found, which is not changed by looking.
 #[derive(Debug)]
@@ -60,6 +61,11 @@ impl Place {
         }
     }
 
+    /// Returns which process changes the library, if one does and that can be told.
+    pub(super) fn holder(library: &Path) -> Option<u32> {
+        lock::holder(&Self::find(library).ok()?.lock_path())
+    }
+
     /// Creates the library if need be, and keeps others from changing it while the file is open. `None` if somebody
     /// else does that now and it was not to be waited for.
     pub(super) fn lock(library: &Path, wait: Wait) -> Result<Option<(Self, fs::File)>, LibraryError> {
@@ -68,16 +74,17 @@ impl Place {
             fs::create_dir_all(path.parent().expect("it is in a directory"))?;
             let file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
             match wait {
-                Wait::Yes => file.file().lock()?,
+                Wait::Yes => file.file().lock().map_err(|error| refusal(&path, error))?,
                 Wait::No => match file.file().try_lock() {
                     Ok(()) => {}
                     Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
-                    Err(std::fs::TryLockError::Error(error)) => return Err(error.into()),
+                    Err(std::fs::TryLockError::Error(error)) => return Err(refusal(&path, error).into()),
                 },
             }
             // Whoever had the lock before may have made it a library of generations, which have another one.
             let place = Self::find(library)?;
             if place.lock_path() == path && is_same(&file, &path) {
+                lock::name_holder(&file);
                 return Ok(Some((place, file)));
             }
         }
