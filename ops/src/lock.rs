@@ -39,7 +39,7 @@ impl Lock {
                     }
                 }
                 Err(TryLockError::WouldBlock) => return Ok(Attempt::HeldBy(holder(path))),
-                Err(TryLockError::Error(error)) => return Err(refusal(path, error)),
+                Err(TryLockError::Error(error)) => return Err(refusal(path, &error)),
             }
         }
     }
@@ -48,7 +48,7 @@ impl Lock {
     pub fn wait(path: &Path) -> io::Result<Self> {
         loop {
             let file = open(path)?;
-            file.file().lock().map_err(|error| refusal(path, error))?;
+            file.file().lock().map_err(|error| refusal(path, &error))?;
             if let Some(lock) = Self::named(file, path)? {
                 return Ok(lock);
             }
@@ -103,8 +103,8 @@ pub(crate) fn holder(path: &Path) -> Option<u32> {
 }
 
 /// Says of a file system that has no locks what that means.
-pub(crate) fn refusal(path: &Path, error: io::Error) -> io::Error {
-    let errno = Errno::from_io_error(&error);
+pub(crate) fn refusal(path: &Path, error: &io::Error) -> io::Error {
+    let errno = Errno::from_io_error(error);
     let is_refused = [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL].map(Some).contains(&errno);
     let kind = if is_refused { io::ErrorKind::Unsupported } else { error.kind() };
     let what = if is_refused { "the file system refuses locks" } else { "cannot be locked" };

@@ -447,9 +447,9 @@ impl Store {
         }
         let staging = self.stage()?;
         let linked = staging.path().join("adopted");
-        let linker = Linker::new(None);
-        linker.link_tree(&tree, &linked)?;
-        let shares = (linker.mode() != LinkMode::Copy).then(|| sidecar.shares.unwrap_or(from.config));
+        let sharing = Linker::new(None);
+        sharing.link_tree(&tree, &linked)?;
+        let shares = (sharing.mode() != LinkMode::Copy).then(|| sidecar.shares.unwrap_or(from.config));
         let now = Sidecar::new(key, Duration::ZERO);
         let known = self.manifest(package, from, &sidecar);
         let sidecar = Sidecar { config: now.config, linked: now.linked, created_at: now.created_at, shares, ..sidecar };

@@ -74,11 +74,11 @@ impl Place {
             fs::create_dir_all(path.parent().expect("it is in a directory"))?;
             let file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
             match wait {
-                Wait::Yes => file.file().lock().map_err(|error| refusal(&path, error))?,
+                Wait::Yes => file.file().lock().map_err(|error| refusal(&path, &error))?,
                 Wait::No => match file.file().try_lock() {
                     Ok(()) => {}
                     Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
-                    Err(std::fs::TryLockError::Error(error)) => return Err(refusal(&path, error).into()),
+                    Err(std::fs::TryLockError::Error(error)) => return Err(refusal(&path, &error).into()),
                 },
             }
             // Whoever had the lock before may have made it a library of generations, which have another one.

@@ -77,18 +77,19 @@ impl Lease {
         let mut lines = String::new();
         for item in wanted {
             if !held.contains(&item) {
-                lines.push_str(&format!("{item}\n"));
+                lines.push_str(&item.to_string());
+                lines.push('\n');
                 held.insert(item);
             }
         }
         if lines.is_empty() {
             return Ok(());
         }
-        let Some(gate) = open_gate(root)? else {
+        let Some(gate) = open_gate(root) else {
             *kept = Kept::Unwritable;
             return Ok(());
         };
-        gate.file().lock_shared().map_err(|error| refusal(gate.path(), error))?;
+        gate.file().lock_shared().map_err(|error| refusal(gate.path(), &error))?;
         let written = match kept {
             Kept::Lease(_, file) => file.write_all(lines.as_bytes()),
             _ => create(root).and_then(|(path, mut file)| {
@@ -123,7 +124,7 @@ fn dir(root: &Path) -> PathBuf {
 }
 
 /// Opens the gate, to write if possible: some network file systems lock nothing else exclusively.
-fn open_gate(root: &Path) -> io::Result<Option<fs::File>> {
+fn open_gate(root: &Path) -> Option<fs::File> {
     let path = dir(root).join(".lock");
     let open = || fs::OpenOptions::new().read(true).append(true).create(true).open(&path);
     let opened = match open() {
@@ -131,10 +132,10 @@ fn open_gate(root: &Path) -> io::Result<Option<fs::File>> {
         other => other,
     };
     match opened.or_else(|_| fs::File::open(&path)) {
-        Ok(file) => Ok(Some(file)),
+        Ok(file) => Some(file),
         Err(error) => {
             tracing::debug!(%error, "the store takes no leases");
-            Ok(None)
+            None
         }
     }
 }
@@ -142,7 +143,7 @@ fn open_gate(root: &Path) -> io::Result<Option<fs::File>> {
 fn create(root: &Path) -> io::Result<(PathBuf, fs::File)> {
     let path = dir(root).join(format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)));
     let file = fs::OpenOptions::new().create_new(true).append(true).open(&path)?;
-    file.file().lock().map_err(|error| refusal(&path, error))?;
+    file.file().lock().map_err(|error| refusal(&path, &error))?;
     Ok((path, file))
 }
 
@@ -159,7 +160,7 @@ impl ClosedGate {
         fs::create_dir_all(dir(root))?;
         let path = dir(root).join(".lock");
         let gate = fs::OpenOptions::new().read(true).append(true).create(true).open(&path)?;
-        gate.file().lock().map_err(|error| refusal(&path, error))?;
+        gate.file().lock().map_err(|error| refusal(&path, &error))?;
         Ok(Self { leased: Leased::read(root, |dead| drop(fs::remove_file(dead)))?, _gate: gate })
     }
 

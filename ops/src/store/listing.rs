@@ -89,7 +89,7 @@ impl Listing {
         let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(packages.len().max(1));
         let parts = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
-            let joined = threads.into_iter().map(|thread| thread.join());
+            let joined = threads.into_iter().map(std::thread::ScopedJoinHandle::join);
             joined.map(|part| part.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect::<Vec<_>>()
         });
         let mut listing = Self::default();
@@ -118,7 +118,7 @@ impl Listing {
                 let config = name.strip_suffix(".json").or(name.strip_suffix(".files")).unwrap_or(name);
                 match (config.parse::<Sha256Digest>(), configs.contains(config)) {
                     _ if name == "configs.json" => {}
-                    (Ok(config), true) if name.ends_with(".json") => {
+                    (Ok(config), true) if name.strip_suffix(".json").is_some() => {
                         let tree = dir.join(config.to_string());
                         let Some((brief, used)) = brief(&dir.join(name))? else { continue };
                         self.entries.push(Listed {
