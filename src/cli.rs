@@ -273,12 +273,8 @@ pub(crate) struct SolveArgs {
     pub verify: bool,
     #[command(flatten)]
     pub change: ChangeArgs,
-    /// How long one package may build, such as 90m or 2h
-    #[arg(long, value_name = "TIME", default_value = "60m", value_parser = humantime::parse_duration)]
-    pub build_timeout: Duration,
-    /// Install every package with an R of its own instead of one that is kept warm
-    #[arg(long, env = "LARDER_PLAIN_INSTALL", value_parser = clap::builder::FalseyValueParser::new(), hide_env = true)]
-    pub plain_install: bool,
+    #[command(flatten)]
+    pub build: BuildArgs,
     /// Show the plan and do nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -288,6 +284,17 @@ pub(crate) struct SolveArgs {
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How to show progress: auto, bars, lines or none")]
     pub progress: Progress,
+}
+
+/// How packages are built.
+#[derive(Debug, Args)]
+pub(crate) struct BuildArgs {
+    /// How long one package may build, such as 90m or 2h
+    #[arg(long, value_name = "TIME", default_value = "60m", value_parser = humantime::parse_duration)]
+    pub build_timeout: Duration,
+    /// Install every package with an R of its own instead of one that is kept warm
+    #[arg(long, env = "LARDER_PLAIN_INSTALL", value_parser = clap::builder::FalseyValueParser::new(), hide_env = true)]
+    pub plain_install: bool,
 }
 
 /// How the library changes.

@@ -26,8 +26,8 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     if let Some(jobs) = args.jobs {
         config.jobs = jobs;
     }
-    config.build_timeout = args.build_timeout;
-    config.is_plain_install = args.plain_install;
+    config.build_timeout = args.build.build_timeout;
+    config.is_plain_install = args.build.plain_install;
     config.verifies = args.verify;
     config.link = match args.link {
         Link::Auto => None,
