@@ -352,7 +352,10 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let mut command = Command::new("/bin/sh");
         // The other one ends when the leader's input does, as far as it is open here.
-        command.args(["-c", "exec 3<&0; cat <&3 & echo > fifo; exec sleep 1000"]).stdin(Stdio::piped()).current_dir(dir.path());
+        command
+            .args(["-c", "exec 3<&0; cat <&3 & echo > fifo; exec sleep 1000"])
+            .stdin(Stdio::piped())
+            .current_dir(dir.path());
         let mut group = Group::spawn(&mut command).unwrap();
         fs::read(fifo).unwrap();
         let input = group.stdin();
