@@ -112,6 +112,16 @@ pub(crate) enum StoreCommand {
     Populate(ExchangeArgs),
     /// Give the store what another tool has installed for a lockfile
     Ingest(ExchangeArgs),
+    /// Remove what was not used for long, or is too much; never what a run or a library uses
+    Evict(EvictArgs),
+    /// Count what the store holds, by platform and package
+    Stats(StatsArgs),
+    /// List the entries of the store
+    Ls(LsArgs),
+    /// Remove packages from the store, unless a run or a library uses them
+    Rm(RmArgs),
+    /// Print the directory of the store
+    Path(StoreArgs),
     /// Check that everything is as it was stored: every byte, every record; ends with 1 if not
     Verify(VerifyArgs),
     /// Write packages with all that they need to standard output, for another store
@@ -151,6 +161,57 @@ pub(crate) struct ImportArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct EvictArgs {
+    /// Remove what was not used for this long, such as 30d or 12h; 0 is off
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, required_unless_present = "max_size")]
+    pub older_than: Option<Duration>,
+    /// Remove what was used least recently until the store is no larger than this, such as 10GB or 512MiB
+    #[arg(long, value_name = "SIZE", value_parser = size_bytes)]
+    pub max_size: Option<u64>,
+    /// Show what would go, and remove nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LsArgs {
+    /// The package [default: all]
+    #[arg(value_name = "PKG", value_parser = PackageName::parse)]
+    pub package: Option<PackageName>,
+    /// Print one JSON object per line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RmArgs {
+    /// The packages; all builds of one, or of one version
+    #[arg(value_name = "PKG[@VERSION]", required = true, value_parser = package_and_version)]
+    pub packages: Vec<(PackageName, Option<String>)>,
+    /// Remove them although they are in use
+    #[arg(long)]
+    pub force: bool,
+    #[command(flatten)]
+    pub store: StoreArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct VerifyArgs {
     /// The packages to check [default: all]
     #[arg(value_name = "PKG", value_parser = PackageName::parse)]
@@ -187,7 +248,6 @@ pub(crate) struct ExchangeArgs {
 }
 
 #[derive(Debug, Args)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct SolveArgs {
     /// The lockfile, as `pak::lockfile_create()` writes it; `-` for standard input
     #[arg(required = true)]
@@ -428,6 +488,33 @@ fn generations_kept(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|kept| *kept > 0).ok_or_else(|| "expected a number above 0".to_owned())
 }
 
+/// Reads a size with a unit; `GB` are powers of 1000, `GiB` of 1024.
+fn size_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = (&text[..digits], text[digits..].trim().to_ascii_lowercase());
+    let factor: u32 = match unit.as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1000_u32.pow(2),
+        "g" | "gb" => 1000_u32.pow(3),
+        "kib" => 1024,
+        "mib" => 1024_u32.pow(2),
+        "gib" => 1024_u32.pow(3),
+        "t" | "tb" => return size_bytes(&format!("{number}gb")).map(|bytes| bytes.saturating_mul(1000)),
+        "tib" => return size_bytes(&format!("{number}gib")).map(|bytes| bytes.saturating_mul(1024)),
+        _ => return Err("expected a number with a unit, such as 10GB or 512MiB".to_owned()),
+    };
+    let number: f64 = number.parse().map_err(|_| "expected a number with a unit, such as 10GB".to_owned())?;
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it has no sign, and `as` saturates")]
+    Ok((number * f64::from(factor)) as u64)
+}
+
+fn package_and_version(text: &str) -> Result<(PackageName, Option<String>), String> {
+    let (package, version) = text.split_once('@').map_or((text, None), |(package, version)| (package, Some(version)));
+    let package = PackageName::parse(package).map_err(|error| error.to_string())?;
+    Ok((package, version.map(str::to_owned)))
+}
+
 fn mirror(text: &str) -> Result<Mirror, String> {
     // The prefix is a URL and may have `=` in its query; what it becomes starts like a URL or a path.
     let splits = text.match_indices('=').map(|(at, _)| (&text[..at], &text[at + 1..]));
@@ -452,6 +539,15 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size_bytes("10GB"), Ok(10_000_000_000));
+        assert_eq!(size_bytes("1.5 MiB"), Ok(1_572_864));
+        assert_eq!(size_bytes("2tb"), Ok(2_000_000_000_000));
+        assert_eq!(size_bytes("17"), Ok(17));
+        assert!(size_bytes("GB").is_err() && size_bytes("-1GB").is_err() && size_bytes("1XB").is_err());
     }
 
     #[test]

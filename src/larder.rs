@@ -25,10 +25,11 @@ use larder_ops::workers::Workers;
 
 use crate::host::Host;
 use crate::lockfile::Lockfile;
-use crate::plan::{Action, Extra, Knowledge, Plan, PlanError, Settings, Vertex};
+use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
 mod changes;
 mod engine;
+mod evict;
 mod exchange;
 mod journal;
 mod reference;
@@ -39,6 +40,7 @@ mod update;
 
 use engine::{Engine, Engines};
 use journal::{Journal, Scribe};
+use reference::{Access, Beside};
 
 pub use changes::{Refresh, Replaced};
 pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
@@ -389,34 +391,6 @@ impl Larder {
         Ok(makevars.map(|bytes| Sha256Digest::of(&bytes)))
     }
 
-    /// Opens the reference library that a request names, and finds what it has besides the lockfile.
-    fn beside(
-        &self,
-        lockfile: &Lockfile,
-        request: &Request,
-        store: &Store,
-        access: Access,
-    ) -> Result<Option<Beside>, Error> {
-        let Some(dir) = &request.reference else { return Ok(None) };
-        let is_same = |library: &Path| fs_err::canonicalize(library).ok() == fs_err::canonicalize(dir).ok();
-        if dir.exists() && is_same(&request.library) {
-            return Err(Error::ReferenceIsLibrary(dir.clone()));
-        }
-        let library = match access {
-            Access::Look => ReferenceLibrary::look_at(dir, &self.host.platform)?,
-            Access::Hold => ReferenceLibrary::open(dir, &self.host.platform)?,
-        };
-        let finder = reference::Finder {
-            library: &library,
-            store,
-            blobs: &self.blobs,
-            host: &self.host,
-            makevars: self.makevars()?,
-        };
-        let reference::Found { extras, foreign } = finder.find(lockfile)?;
-        Ok(Some(Beside { library: Arc::new(library.claiming(foreign)), extras }))
-    }
-
     fn plan_from(
         &self,
         lockfile: &Lockfile,
@@ -518,21 +492,6 @@ async fn blocking<T: Send + 'static, E: Send + 'static>(
         Ok(result) => result,
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
-}
-
-/// How a reference library is read.
-#[derive(Debug, Clone, Copy)]
-enum Access {
-    /// For a plan, which may be outdated before it is carried out.
-    Look,
-    /// For what is made from it now: larder does not change it meanwhile.
-    Hold,
-}
-
-/// A reference library, and what it has besides the lockfile.
-struct Beside {
-    library: Arc<ReferenceLibrary>,
-    extras: Vec<Extra>,
 }
 
 /// What a plan may know, from where it is kept.

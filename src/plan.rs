@@ -234,6 +234,14 @@ impl Plan {
         self.dag.vertices().map(|vertex| self.dag.op(vertex))
     }
 
+    /// Returns the sources that the store may have builds of, as far as they are known before they are seen.
+    pub fn sources(&self) -> impl Iterator<Item = (&PackageName, Sha256Digest)> {
+        self.vertices().filter(|vertex| vertex.action != Action::Provided).filter_map(|vertex| {
+            let source = vertex.key.as_ref().map(|key| key.reference().source).or(vertex.spec.source_hash)?;
+            Some((&vertex.spec.package, source))
+        })
+    }
+
     /// Returns the packages that a package's key is made of, where that is known.
     pub fn linking_to<'a>(&self, vertex: &'a Vertex) -> Option<&'a [PackageName]> {
         vertex.spec.recipe.as_ref().map(|recipe| recipe.linking_to.as_slice())

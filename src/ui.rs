@@ -4,6 +4,7 @@
 //! read here.
 
 mod bars;
+mod contents;
 mod counter;
 mod frame;
 mod json;
@@ -18,6 +19,10 @@ mod verified;
 use std::io::{self, IsTerminal, Write};
 use std::time::Instant;
 
+pub use self::contents::{
+    entries_as_json, entries_as_text, evicted_as_json, evicted_as_text, eviction_as_json, eviction_as_text,
+    stats_as_json, stats_as_text,
+};
 pub use self::counter::Counter;
 pub use self::plan_json::{graph_as_json, plan_as_json, refresh_as_json, why_as_json};
 pub use self::style::{ColorMode, Palette};

@@ -11,12 +11,21 @@ use serde::{Deserialize, Serialize};
 /// Writes `bytes` to `path` so that readers, and whoever looks after a crash, see the old content or the new.
 /// The bytes are flushed to the disk before they get their name.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, std::fs::File::sync_data)
+}
+
+/// Does the same as [`write_atomically`], but after a loss of power the file may be empty.
+pub fn write_unflushed(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace(path, bytes, |_| Ok(()))
+}
+
+fn replace(path: &Path, bytes: &[u8], flush: impl FnOnce(&std::fs::File) -> io::Result<()>) -> io::Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fault::point("write_atomically: temporary file")?;
     let mut file = tempfile::Builder::new().prefix(".tmp-").tempfile_in(dir)?;
     file.write_all(bytes)?;
     fault::point("write_atomically: flush")?;
-    file.as_file().sync_data()?;
+    flush(file.as_file())?;
     // `tempfile` makes files for the owner's eyes only; a store may serve others.
     file.as_file().set_permissions(PermissionsExt::from_mode(0o644))?;
     fault::point("write_atomically: persist")?;

@@ -74,6 +74,7 @@ pub mod install;
 pub mod key;
 pub mod library;
 pub mod link;
+pub mod lock;
 pub mod metadata;
 pub mod op;
 pub mod package;

@@ -31,6 +31,7 @@ mod record;
 mod reference;
 
 pub use change::{Change, Put, What};
+pub(crate) use generations::trees;
 pub use generations::{Difference, GENERATIONS_KEPT, Generation, Held, generations, roll_back};
 pub use record::Record;
 pub use reference::ReferenceLibrary;

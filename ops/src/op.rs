@@ -32,31 +32,33 @@
 //! It does not know the other vertices' work, and nothing of the library but that a package may be there. Several runs
 //! share a [`Workshop`] and the results of one solver; what is one run's own is its [`Commission`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources, VertexId};
+use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources};
 
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
 use crate::fetch::Fetcher;
 use crate::install::{Build, Builder, DebugInfo, InstallError, Way};
 use crate::key::{ConfigMap, DEBUG_INFO, PackageKey};
-use crate::library::{Lease, Record, ReferenceLibrary, has_package};
+use crate::lock::{Attempt, Lock};
 use crate::package::PackageName;
 use crate::process::Output;
 use crate::recipe::{Recipe, provided_key};
 use crate::store::{BuiltAgainst, Depth, OnExisting, Sidecar, Store};
 
 mod cache;
+mod commission;
 mod error;
 mod log;
 mod prepare;
 
 pub use cache::StoreCache;
+pub use commission::{Commission, Key};
 pub use error::{OpError, is_environment};
 pub use log::Logs;
 use prepare::Prepared;
@@ -80,23 +82,6 @@ pub struct Workshop {
     pub builder: Builder,
     /// How closely what is loaded is looked at.
     pub depth: Depth,
-}
-
-/// What is one run's own. None of it may show in a result, since another run may come to share that.
-#[derive(Debug)]
-pub struct Commission {
-    /// Tells runs apart.
-    pub run: u64,
-    /// The library's directory and what larder put there before.
-    pub library: (Arc<Path>, Record),
-    /// Keeps others from changing the library as long as anything that may read it is under way.
-    pub lease: Lease,
-    /// A library in use that the new one is made from.
-    pub reference: Option<Arc<ReferenceLibrary>>,
-    /// Which vertex is which package.
-    pub ids: HashMap<PackageName, VertexId>,
-    /// Says whether a change of Depends or Imports rebuilds a package too (`--rebuild-when imports`).
-    pub rebuilds_when_imports_change: bool,
 }
 
 /// What is to be done for one package.
@@ -167,65 +152,6 @@ pub enum Origin {
     Directory(PathBuf),
 }
 
-/// What the solver knows a package by.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Key {
-    /// The definition key of a build.
-    Build(Arc<PackageKey>),
-    /// The definition key of a build that is in this library already: a result for who wants just that library.
-    Kept {
-        /// The build.
-        wanted: Arc<PackageKey>,
-        /// The library.
-        library: Arc<Path>,
-    },
-    /// The definition key of a build that this reference library has, and the store no longer.
-    InReference {
-        /// The build.
-        wanted: Arc<PackageKey>,
-        /// The library.
-        library: Arc<Path>,
-    },
-    /// The definition key of a build that one run wants if it can be had: what that run gives up, others may build.
-    Extra {
-        /// The build.
-        wanted: Arc<PackageKey>,
-        /// The run.
-        run: u64,
-    },
-    /// The definition key of a build that one run wants made anew, whatever there is.
-    Anew {
-        /// The build.
-        wanted: Arc<PackageKey>,
-        /// The run.
-        run: u64,
-    },
-    /// The content key of a build: its config hash, but with the interfaces of what it links to in place of their keys.
-    Content {
-        /// The build that is wanted.
-        wanted: Arc<PackageKey>,
-        /// The hash.
-        digest: Sha256Digest,
-    },
-    /// What a package is to those that link to it.
-    Interface(Sha256Digest),
-}
-
-impl Key {
-    /// Returns the definition key of the build that this is about.
-    pub fn wanted(&self) -> Option<&Arc<PackageKey>> {
-        match self {
-            Self::Build(wanted)
-            | Self::Kept { wanted, .. }
-            | Self::InReference { wanted, .. }
-            | Self::Extra { wanted, .. }
-            | Self::Anew { wanted, .. }
-            | Self::Content { wanted, .. } => Some(wanted),
-            Self::Interface(_) => None,
-        }
-    }
-}
-
 /// A vertex that came to its end.
 #[derive(Debug)]
 pub struct Done {
@@ -286,6 +212,8 @@ pub enum Progress {
     Fetching,
     /// A build begins.
     Building,
+    /// Another process builds the same source, the one with this id if that can be told.
+    Waiting(Option<u32>),
     /// Bytes of the download so far, and in all if the server says so.
     Bytes(u64, Option<u64>),
     /// A piece of what a build writes.
@@ -313,26 +241,6 @@ pub struct PackageOp {
     /// The definition key, as the latest cache map has it.
     wanted: Arc<Mutex<Option<Arc<PackageKey>>>>,
     prepared: Mutex<Option<Prepared>>,
-}
-
-impl Commission {
-    /// Returns what the solver is to know a build by: who keeps what they have, or want it made anew, share no result.
-    fn key(&self, wanted: Arc<PackageKey>, spec: (bool, Standing), store: &Store) -> Key {
-        let (package, (library, record)) = (wanted.package(), &self.library);
-        let (is_rebuilt, standing) = spec;
-        let in_use = self.reference.as_ref().filter(|in_use| in_use.tree(package, wanted.reference()).is_some());
-        if is_rebuilt {
-            Key::Anew { wanted, run: self.run }
-        } else if record.get(package) == Some(wanted.reference()) && has_package(library, package) {
-            Key::Kept { wanted, library: Arc::clone(library) }
-        } else if let Some(in_use) = in_use.filter(|_| store.lookup(package, wanted.reference()).is_none()) {
-            Key::InReference { wanted, library: in_use.root().into() }
-        } else if standing != Standing::Locked {
-            Key::Extra { wanted, run: self.run }
-        } else {
-            Key::Build(wanted)
-        }
-    }
 }
 
 impl PackageOp {
@@ -411,7 +319,7 @@ impl Op for PackageOp {
         match progress {
             Progress::Bytes(..) => Some(0),
             Progress::Output { number, .. } => Some(1 + number % OUTPUTS_KEPT),
-            Progress::Fetching | Progress::Building | Progress::Warning(_) => None,
+            Progress::Fetching | Progress::Building | Progress::Waiting(_) | Progress::Warning(_) => None,
         }
     }
 
@@ -476,14 +384,7 @@ impl Op for PackageOp {
             }
         };
         let store = &self.workshop.store;
-        let lock = {
-            let (workshop, key) = (Arc::clone(&self.workshop), Arc::clone(key));
-            blocking(move || workshop.store.lock_source(key.package(), key.reference().source))
-        };
-        let _lock = tokio::select! {
-            lock = lock => lock?,
-            () = cx.stop().requested() => return Err(OpError::Stopped),
-        };
+        let _lock = self.lock(key.reference().source, cx).await?;
         // Another process may have built it while this one waited.
         if !self.spec.is_rebuilt {
             match cache::stored(store, self.workshop.depth, key) {
@@ -544,6 +445,19 @@ impl Op for PackageOp {
 }
 
 impl PackageOp {
+    /// Takes the lock on building this source, after whoever has it now.
+    async fn lock(&self, source: Sha256Digest, cx: &Context<Self>) -> Result<Lock, OpError> {
+        match self.workshop.store.try_lock_source(source)? {
+            Attempt::Taken(lock) => return Ok(lock),
+            Attempt::HeldBy(holder) => cx.report(Progress::Waiting(holder)),
+        }
+        let workshop = Arc::clone(&self.workshop);
+        tokio::select! {
+            lock = blocking(move || workshop.store.lock_source(source)) => Ok(lock?),
+            () = cx.stop().requested() => Err(OpError::Stopped),
+        }
+    }
+
     async fn build(
         &self,
         prepared: &Prepared,

@@ -28,7 +28,7 @@
 //! assert_eq!(store.lookup(key.package(), key.reference()), None);
 //!
 //! // Built beside, then published in one step, under a lock that other processes wait for.
-//! let _lock = store.lock_source(key.package(), key.reference().source)?;
+//! let _lock = store.lock_source(key.reference().source)?;
 //! let staging = store.stage()?;
 //! let built = staging.path().join("R6");
 //! fs_err::create_dir(&built)?;
@@ -51,26 +51,41 @@ use crate::digest::Sha256Digest;
 use crate::facets;
 use crate::fs::{make_read_only, remove_all};
 use crate::key::{ConfigMap, PackageKey, Reference};
-use crate::link::Linker;
+use crate::link::{LinkMode, Linker};
+use crate::lock::{Attempt, Lock};
 use crate::package::PackageName;
+use lease::{Held, Lease};
 use manifest::Manifest;
 use staging::Staging;
 
 mod entry;
+mod evict;
 mod keys;
+mod lease;
+mod listing;
 pub mod manifest;
+mod roots;
 pub(crate) mod scan;
 mod sidecar;
+mod size;
 mod staging;
+mod stats;
+mod sweeper;
 #[cfg(test)]
 mod testing;
 pub mod transfer;
 pub mod verify;
 
 pub use entry::{BrokenEntry, Depth, Problem};
+pub use evict::{EvictError, Evicted, Policy, Summary, What, evict, remove};
 pub use keys::Lead;
+pub use listing::{Listed, list};
+pub use roots::RootError;
 pub use sidecar::SidecarError;
+pub use size::Size;
 pub use staging::StagingDir;
+pub use stats::{PackageStats, Stats};
+pub use sweeper::Sweeper;
 
 /// A store as one platform sees it. Cheap to open; nothing is created before something is stored.
 #[derive(Debug)]
@@ -79,6 +94,7 @@ pub struct Store {
     platform: String,
     description: String,
     staging: Mutex<Option<Staging>>,
+    lease: Lease,
 }
 
 /// What the store knows of a source.
@@ -135,6 +151,9 @@ pub struct Sidecar {
     /// The content key: the config hash, but with the interfaces of what it links to in place of their keys.
     #[serde(default)]
     pub content: Option<Sha256Digest>,
+    /// The first of the entries that share their files, if this is a later one; it may be gone.
+    #[serde(default)]
+    pub shares: Option<Sha256Digest>,
     /// The digest of the tree: that of its manifest.
     #[serde(default)]
     pub tree: Option<Sha256Digest>,
@@ -184,6 +203,7 @@ impl Store {
             platform: platform.into(),
             description: description.into(),
             staging: Mutex::new(None),
+            lease: Lease::default(),
         }
     }
 
@@ -276,14 +296,44 @@ impl Store {
         }
     }
 
-    /// Waits until no other process builds this source, and keeps others waiting until the guard is dropped.
-    /// A kernel lock: whoever dies, by whatever means, has released it.
-    pub fn lock_source(&self, package: &PackageName, source: Sha256Digest) -> io::Result<SourceLock> {
-        let dir = self.root.join(".locks").join(&self.platform).join(package);
-        fs::create_dir_all(&dir)?;
-        let file = fs::OpenOptions::new().create(true).append(true).open(dir.join(format!("{source}.lock")))?;
-        file.file().lock()?;
-        Ok(SourceLock { _file: file })
+    /// Leases sources for as long as this store is open: what is there of them from here on is not evicted. Call it
+    /// before looking anything up that is to stay.
+    pub fn hold<'a>(&self, sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>) -> io::Result<()> {
+        let held = |(package, source): (&PackageName, _)| Held::Source {
+            platform: self.platform.clone(),
+            package: package.clone(),
+            source,
+        };
+        self.lease.hold(&self.root, sources.into_iter().map(held))
+    }
+
+    /// Leases a download in the store, as [`Store::hold`] does sources.
+    pub fn hold_blob(&self, digest: Sha256Digest) -> io::Result<()> {
+        self.lease.hold(&self.root, [Held::Blob(digest)])
+    }
+
+    /// Registers a library that is about to be linked from this store: what it holds is not evicted while it exists.
+    /// A store that cannot be written is used all the same.
+    pub fn register(&self, library: &Path) {
+        if let Err(error) = roots::register(&self.root, library) {
+            tracing::debug!(library = %library.display(), %error, "the library is not registered");
+        }
+    }
+
+    /// Takes the lock on building a source, if no other process builds it.
+    pub fn try_lock_source(&self, source: Sha256Digest) -> io::Result<Attempt> {
+        fs::create_dir_all(self.root.join(".locks"))?;
+        Lock::attempt(&self.lock_path(source))
+    }
+
+    /// Waits until no other process builds this source, and keeps others waiting until the lock is dropped.
+    pub fn lock_source(&self, source: Sha256Digest) -> io::Result<Lock> {
+        fs::create_dir_all(self.root.join(".locks"))?;
+        Lock::wait(&self.lock_path(source))
+    }
+
+    fn lock_path(&self, source: Sha256Digest) -> PathBuf {
+        self.root.join(".locks").join(format!("{}-{source}.lock", self.platform))
     }
 
     /// Removes what dead processes left in staging, and what is known of keys whose entries somebody removed; what a
@@ -345,6 +395,8 @@ impl Store {
         sidecar: &Sidecar,
     ) -> Result<PathBuf, StoreError> {
         let (dir, tree) = (self.source_dir(package, reference.source), self.tree(package, reference));
+        // What is not an entry yet is nobody else's to keep.
+        self.hold([(package, reference.source)])?;
         fs::create_dir_all(&dir)?;
         if let Err(broken) = self.inspect(package, reference, Depth::Glance) {
             self.set_aside(package, reference, &broken)?;
@@ -395,10 +447,12 @@ impl Store {
         }
         let staging = self.stage()?;
         let linked = staging.path().join("adopted");
-        Linker::new(None).link_tree(&tree, &linked)?;
+        let linker = Linker::new(None);
+        linker.link_tree(&tree, &linked)?;
+        let shares = (linker.mode() != LinkMode::Copy).then(|| sidecar.shares.unwrap_or(from.config));
         let now = Sidecar::new(key, Duration::ZERO);
         let known = self.manifest(package, from, &sidecar);
-        let sidecar = Sidecar { config: now.config, linked: now.linked, created_at: now.created_at, ..sidecar };
+        let sidecar = Sidecar { config: now.config, linked: now.linked, created_at: now.created_at, shares, ..sidecar };
         // The files are the same ones: they need not be read again.
         let manifest = known.map_or_else(|| scan::manifest(&linked, |_| true), Ok)?;
         self.enter(&linked, package, key.reference(), &manifest, &sidecar).map(Some)
@@ -433,7 +487,8 @@ impl Store {
             return Ok(());
         }
         let platform = Platform { platform: &self.platform, description: self.description.lines().collect() };
-        entry::write(scratch, &path, &serde_json::to_vec_pretty(&platform)?)
+        // Flushed by itself: it is never looked at again while it is there, so it must not be there empty.
+        entry::write_flushed(scratch, &path, &serde_json::to_vec_pretty(&platform)?)
     }
 }
 
@@ -444,12 +499,6 @@ pub enum OnExisting {
     Keep,
     /// The new one was asked for (`--rebuild`).
     Replace,
-}
-
-/// Keeps other processes from building the same source while it lives.
-#[derive(Debug)]
-pub struct SourceLock {
-    _file: fs::File,
 }
 
 impl Sidecar {
@@ -467,6 +516,7 @@ impl Sidecar {
             build_ms: u64::try_from(build.as_millis()).unwrap_or(u64::MAX),
             interface: None,
             content: None,
+            shares: None,
             tree: None,
             size: 0,
             n_files: 0,

@@ -1,6 +1,7 @@
 //! `solve store`: what to do with the store besides solving. One file per subcommand.
 
 use larder_ops::package::PackageName;
+use larder_ops::store::EvictError;
 
 use super::{CommandError, Env, palette};
 use crate::cli::{Color, ExchangeArgs, StoreCommand};
@@ -8,10 +9,15 @@ use crate::exit::Exit;
 use crate::larder::Exchange;
 use crate::ui;
 
+mod evict;
 mod export;
 mod import;
 mod ingest;
+mod ls;
+mod path;
 mod populate;
+mod rm;
+mod stats;
 mod verify;
 
 pub(super) fn run(command: &StoreCommand, env: &Env) -> Result<Exit, CommandError> {
@@ -20,8 +26,24 @@ pub(super) fn run(command: &StoreCommand, env: &Env) -> Result<Exit, CommandErro
         StoreCommand::Ingest(args) => ingest::run(args, env),
         StoreCommand::Export(args) => export::run(args, env),
         StoreCommand::Import(args) => import::run(args, env),
+        StoreCommand::Evict(args) => evict::run(args, env),
+        StoreCommand::Stats(args) => stats::run(args, env),
+        StoreCommand::Ls(args) => ls::run(args, env),
+        StoreCommand::Rm(args) => rm::run(args, env),
+        StoreCommand::Path(args) => path::run(args, env),
         StoreCommand::Verify(args) => verify::run(args, env),
     }
+}
+
+/// An eviction that cannot go on. What is in use is the request's fault, all else the machine's.
+fn refused(error: &EvictError) -> CommandError {
+    let exit = if matches!(error, EvictError::InUse(_)) { Exit::Usage } else { Exit::Environment };
+    let hint = match error {
+        EvictError::InUse(_) => Some("`--force` removes them all the same".to_owned()),
+        EvictError::Root(error) => Some(format!("mend or remove `{}`", error.library.display())),
+        EvictError::Io(_) => None,
+    };
+    CommandError { hints: hint.into_iter().collect(), ..CommandError::new(exit, error.to_string()) }
 }
 
 fn exchange(args: &ExchangeArgs) -> Exchange {

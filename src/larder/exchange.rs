@@ -104,6 +104,7 @@ impl Larder {
         let request = exchange.request();
         let beside = self.beside(lockfile, &request, &store, Access::Hold)?;
         let plan = self.plan_with(lockfile, &request, &store, library.record(), beside.as_ref())?;
+        store.hold(plan.sources())?;
         let in_use = beside.as_ref().map(|beside| &*beside.library);
         let mut found = Found { abi: exchange.is_runtime.then(Abi::default), ..Found::default() };
         found.stale.extend(plan.stale.iter().map(|stale| stale.package.clone()));
@@ -153,6 +154,7 @@ impl Larder {
             put.push(Put { package: package.clone(), tree, what });
         }
         found.stale.sort();
+        store.register(library.place());
         let linker = Linker::new(self.config.link);
         library.apply(&Change { put, ..Change::default() }, &linker)?;
         Ok(found)
@@ -206,6 +208,7 @@ impl Larder {
         let json = serde_json::to_vec_pretty(&done.manifest).map_err(std::io::Error::from)?;
         write_atomically(&library.join(STORE_MANIFEST), &json)?;
         if let Some(library) = &mut opened {
+            store.register(library.place());
             library.record_as(done.manifest.iter().map(|(package, reference)| (package.clone(), *reference)))?;
         }
         Ok(done)
@@ -215,6 +218,7 @@ impl Larder {
     pub fn assemble(&self, manifest: &Manifest, library: &Path) -> Result<Vec<PackageName>, Error> {
         let store = self.store();
         let mut library = Library::open(library, store.platform())?;
+        store.hold(manifest.iter().map(|(package, reference)| (package, reference.source)))?;
         let linker = Linker::new(self.config.link);
         let (mut missing, mut put) = (Vec::new(), Vec::new());
         for (package, reference) in manifest.iter().filter(|(package, reference)| !library.holds(package, **reference))
@@ -229,6 +233,7 @@ impl Larder {
         }
         let ours = library.record().packages();
         let remove = ours.into_iter().filter(|package| !manifest.contains_key(*package)).cloned().collect();
+        store.register(library.place());
         library.apply(&Change { put, remove, ..Change::default() }, &linker)?;
         Ok(missing)
     }
@@ -237,7 +242,7 @@ impl Larder {
 /// Copies an installed package into the store, unless it is there already.
 fn take(store: &Store, plan: &Plan, vertex: &Vertex, key: &PackageKey, library: &Path) -> Result<(), Error> {
     let package = &vertex.spec.package;
-    let _lock = store.lock_source(package, key.reference().source)?;
+    let _lock = store.lock_source(key.reference().source)?;
     if store.lookup(package, key.reference()).is_some() {
         store.touch(package, key.reference());
         return Ok(());

@@ -2,6 +2,8 @@
 //! again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 
 use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
@@ -12,29 +14,69 @@ use larder_ops::package::{Description, PackageName};
 use larder_ops::recipe::provided_key;
 use larder_ops::store::Store;
 
-use super::Error;
+use super::{Error, Larder, Request};
 use crate::host::Host;
 use crate::lockfile::{BASE_PACKAGES, Lockfile};
 use crate::plan::Extra;
 
+/// How a reference library is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Access {
+    /// For a plan, which may be outdated before it is carried out.
+    Look,
+    /// For what is made from it now: larder does not change it meanwhile.
+    Hold,
+}
+
+/// A reference library, and what it has besides the lockfile.
+pub(super) struct Beside {
+    pub(super) library: Arc<ReferenceLibrary>,
+    pub(super) extras: Vec<Extra>,
+}
+
+impl Larder {
+    /// Opens the reference library that a request names, and finds what it has besides the lockfile.
+    pub(super) fn beside(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        store: &Store,
+        access: Access,
+    ) -> Result<Option<Beside>, Error> {
+        let Some(dir) = &request.reference else { return Ok(None) };
+        let is_same = |library: &Path| fs_err::canonicalize(library).ok() == fs_err::canonicalize(dir).ok();
+        if dir.exists() && is_same(&request.library) {
+            return Err(Error::ReferenceIsLibrary(dir.clone()));
+        }
+        let library = match access {
+            Access::Look => ReferenceLibrary::look_at(dir, &self.host.platform)?,
+            Access::Hold => ReferenceLibrary::open(dir, &self.host.platform)?,
+        };
+        let finder =
+            Finder { library: &library, store, blobs: &self.blobs, host: &self.host, makevars: self.makevars()? };
+        let Found { extras, foreign } = finder.find(lockfile)?;
+        Ok(Some(Beside { library: Arc::new(library.claiming(foreign)), extras }))
+    }
+}
+
 /// What is needed to find out about the packages of a reference library.
-pub(super) struct Finder<'a> {
-    pub(super) library: &'a ReferenceLibrary,
-    pub(super) store: &'a Store,
-    pub(super) blobs: &'a Blobs,
-    pub(super) host: &'a Host,
+struct Finder<'a> {
+    library: &'a ReferenceLibrary,
+    store: &'a Store,
+    blobs: &'a Blobs,
+    host: &'a Host,
     /// The digest of the user's Makevars.
-    pub(super) makevars: Option<Sha256Digest>,
+    makevars: Option<Sha256Digest>,
 }
 
 /// The packages outside the lockfile, and what the foreign ones among them are to be known as in the library's record.
-pub(super) struct Found {
-    pub(super) extras: Vec<Extra>,
-    pub(super) foreign: BTreeMap<PackageName, Reference>,
+struct Found {
+    extras: Vec<Extra>,
+    foreign: BTreeMap<PackageName, Reference>,
 }
 
 impl Finder<'_> {
-    pub(super) fn find(&self, lockfile: &Lockfile) -> Result<Found, Error> {
+    fn find(&self, lockfile: &Lockfile) -> Result<Found, Error> {
         let locked: BTreeSet<&PackageName> = lockfile.entries().iter().map(|entry| &entry.package).collect();
         let mut found = Found { extras: Vec::new(), foreign: BTreeMap::new() };
         // Somebody else's packages may link to each other: what each is known as is known before any is asked for it.
@@ -48,7 +90,7 @@ impl Finder<'_> {
             }
         }
         for (package, description) in &descriptions {
-            let extra = self.ours(package, description).unwrap_or_else(|| self.foreign(package, description));
+            let extra = self.ours(package, description).unwrap_or_else(|| Self::foreign(package, description));
             found.extras.push(extra);
         }
         // In the end each one's own digest depends on those of the others; links between them are few and not deep.
@@ -98,7 +140,7 @@ impl Finder<'_> {
 
     /// Returns what is known of a package that somebody else put there: only that the same files, compiled against the
     /// same packages, are as good as they were.
-    fn foreign(&self, package: &PackageName, description: &Description) -> Extra {
+    fn foreign(package: &PackageName, description: &Description) -> Extra {
         let version = description.get("Version").unwrap_or_default();
         let built = description.get("Built").unwrap_or_default();
         Extra {

@@ -143,6 +143,10 @@ async fn with_engine(
         emit(Event::Warning { message });
     }
     larder.check(&plan, request)?;
+    // From here on nobody evicts what the plan was made with; what went until now is a miss.
+    let sources: Vec<_> = plan.sources().map(|(package, source)| (package.clone(), source)).collect();
+    let leasing = Arc::clone(workshop);
+    blocking(move || leasing.store.hold(sources.iter().map(|(package, source)| (package, *source)))).await?;
     if let Err(error) = larder.blobs.create() {
         // A store that is there but cannot be written serves what it has; a download that finds no place says so.
         if !store.root().is_dir() {

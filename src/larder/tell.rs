@@ -8,6 +8,7 @@ use larder_graph::{Failure as GraphFailure, Outcome as GraphOutcome, Report as G
 use larder_graph::{JobEvent, Told, VertexId};
 use larder_ops::key::PackageKey;
 use larder_ops::library::Library;
+use larder_ops::lock;
 use larder_ops::op::{Done, How, Key, OpError, PackageOp, Progress};
 use larder_ops::package::PackageName;
 
@@ -94,6 +95,9 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
         (self.emit)(match progress {
             Progress::Fetching => started(Step::Fetch),
             Progress::Building => started(Step::Build),
+            Progress::Waiting(holder) => {
+                Event::Warning { message: format!("waiting for {} to build {package}", lock::shown(*holder)) }
+            }
             Progress::Bytes(current, total) => {
                 Event::Progress { package, step: Step::Fetch, current: *current, total: *total }
             }

@@ -82,8 +82,10 @@ pub(super) async fn update(
     }
     let change = Change { put, remove, generations_kept: request.generations_kept };
     let linker = Linker::new(larder.config.link);
+    let store = larder.store();
     let linker = blocking(move || {
         let mut library = library;
+        store.register(library.place());
         library.apply(&change, &linker)?;
         Ok::<_, LibraryError>(linker)
     })

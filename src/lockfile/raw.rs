@@ -93,7 +93,7 @@ impl<'de> Deserialize<'de> for Entries {
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries, A::Error> {
                 let (mut n, mut entries, mut names) = (0, Vec::new(), Names::default());
-                while let Some(raw) = seq.next_element::<RawEntry<'_>>()? {
+                while let Some(raw) = seq.next_element::<RawEntry<'de>>()? {
                     n += 1;
                     match check(n, raw, &mut names) {
                         Ok(entry) => entries.extend(entry.map(|entry| (n, entry))),

@@ -16,6 +16,8 @@ use crate::world::{FakeR, Package, World, items, skip};
 pub(crate) struct Place<'a> {
     world: &'a World,
     dir: PathBuf,
+    /// What commands read.
+    stdin: Option<PathBuf>,
 }
 
 impl<'a> Place<'a> {
@@ -29,7 +31,7 @@ impl<'a> Place<'a> {
         for part in ["tmp", "home"] {
             fs::create_dir_all(dir.join(part)).unwrap();
         }
-        Self { world, dir }
+        Self { world, dir, stdin: None }
     }
 
     pub(crate) fn path(&self, path: &str) -> PathBuf {
@@ -53,6 +55,9 @@ impl<'a> Place<'a> {
             .env("HOME", self.path("home"))
             .env("TMPDIR", self.path("tmp"))
             .current_dir(&self.dir);
+        if let Some(stdin) = &self.stdin {
+            command.stdin(fs::File::open(stdin).unwrap().into_file());
+        }
         command
     }
 
@@ -125,6 +130,8 @@ pub(crate) struct Scenario {
     /// Damage done to the store by hand afterwards.
     damage: fn(&Place<'_>),
     pub(crate) args: Vec<String>,
+    /// What the command reads.
+    stdin: Option<PathBuf>,
 }
 
 /// Returns a directory for hundreds of stores: in memory where that is possible, as none of them is to outlive anything.
@@ -136,9 +143,9 @@ fn scratch() -> tempfile::TempDir {
 
 /// Does `args` with a fault at every step, two at a time; returns how many steps there are.
 fn at_every_step(world: &World, scenario: &Scenario, fault: &str, n_max: usize) -> usize {
-    let Scenario { name, before, damage, args } = scenario;
+    let Scenario { name, before, damage, args, stdin } = scenario;
     let dir = scratch();
-    let place = |part: &str| Place::at(world, &dir.path().join(part));
+    let place = |part: &str| Place { stdin: stdin.clone(), ..Place::at(world, &dir.path().join(part)) };
     let template = place("template");
     for args in before {
         template.ok(args, name);
@@ -202,7 +209,7 @@ fn spoil(place: &Place<'_>) {
     let mut sidecars = sidecar.filter(|path| path.with_extension("").is_dir());
     fs::remove_file(sidecars.next().unwrap()).unwrap();
     fs::write(sidecars.next().unwrap(), "{").unwrap();
-    let configs = all.iter().filter(|path| path.ends_with("configs.json")).next_back().unwrap();
+    let configs = all.iter().rfind(|path| path.ends_with("configs.json")).unwrap();
     fs::write(configs, "{}").unwrap();
     fs::write(configs.with_file_name("stray"), "x").unwrap();
 }
@@ -229,10 +236,25 @@ pub(crate) fn scenarios(world: &World, r: &FakeR) -> Vec<Scenario> {
         args.extend(words(&format!("--quiet --jobs 1 --r {} {more}", r.path.display())));
         args
     };
-    let scenario =
-        |name, before: &[Vec<String>], args| Scenario { name, before: before.to_vec(), damage: nothing, args };
+    let scenario = |name, before: &[Vec<String>], args| Scenario {
+        name,
+        before: before.to_vec(),
+        damage: nothing,
+        args,
+        stdin: None,
+    };
+    let exported = world.write("exported", {
+        let place = Place::new(world, "exporting");
+        place.ok(&solve(&one, ""), "before the export");
+        let args = format!("store export --library library --r {}", r.path.display());
+        let output = place.command(&words(&args)).output().unwrap();
+        assert!(output.status.success(), "{}", shown(&output));
+        output.stdout
+    });
+    let import = words(&format!("store import --r {}", r.path.display()));
     let copy = |lockfile: &Path| solve(lockfile, "--link copy");
     vec![
+        Scenario { stdin: Some(exported), ..scenario("import", &[], import) },
         scenario("cold", &[], solve(&one, "")),
         scenario("upgrade", &[solve(&one, "")], solve(&two, "")),
         scenario("copies", &[copy(&one)], copy(&two)),

@@ -231,7 +231,6 @@ fn killed_at(world: &World, (step, n): (&str, u32), lock: &Path, r: &str) -> Opt
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "how many points there were says how much was tried")]
 fn d20_killed_at_any_step_the_library_is_the_old_one_or_the_new() {
     let world = World::new();
     let r = FakeR::working(&world);

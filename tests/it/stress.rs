@@ -12,7 +12,7 @@ use crate::world::{FakeR, Package, World};
 
 const N_PROCESSES: usize = 8;
 
-/// How many rounds each process goes; LARDER_STRESS_ROUNDS for more.
+/// How many rounds each process goes; `LARDER_STRESS_ROUNDS` for more.
 #[expect(clippy::disallowed_methods, reason = "tests are told by the environment how long to go on")]
 fn n_rounds() -> usize {
     std::env::var("LARDER_STRESS_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20)

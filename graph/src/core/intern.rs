@@ -59,7 +59,8 @@ impl<O: Op> Core<O> {
             let build = self.builds.get_mut(&id).expect("it is there until it is released");
             let node = build.nodes[target.index()].expect("all targets were taken in");
             let hold = self.nodes[node].hold_mut(id).expect("all targets were taken in");
-            if !std::mem::replace(&mut hold.is_target, true) {
+            // One that an earlier target needs may have been told of by now.
+            if !std::mem::replace(&mut hold.is_target, true) && !hold.is_told {
                 build.n_targets_open += 1;
             }
             self.want(id, node, Wants::RESULT);

@@ -82,6 +82,23 @@ async fn t07_what_one_job_gives_up_goes_on_for_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_target_that_another_one_needs_and_that_is_there_is_not_waited_for() {
+    let lab = Lab::with(|_| crate::Config::new());
+    let (low, mut slow) = (sum("low", 1, []).shared(), sum("slow", 1, []).shared());
+    slow.ms = 100;
+    let graph = [low, slow, sum("high", 1, [at(0), at(1)]).shared()];
+    let (first, second) = (lab.job(), lab.job());
+    let (one, two) = join!(lab.build(&first, &graph), async {
+        ms(50).await;
+        let (dag, ids) = lab.graph(&graph);
+        let targets = [ids[2], ids[0]];
+        let built = second.build(dag, &targets);
+        tokio::time::timeout(std::time::Duration::from_secs(9), built).await.expect("it ends").unwrap().outputs.len()
+    });
+    assert_eq!((one.unwrap(), two), (3, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn t13_a_failed_digest_reaches_the_caller_and_the_result_is_released() {
     let lab = Lab::with(|_| crate::Config::new());
     let mut input = sum("input", 1, []);

@@ -145,6 +145,16 @@ pub fn roll_back(library: &Path, to: Option<u32>) -> Result<(u32, u32), LibraryE
     Ok((current, to))
 }
 
+/// Returns all directories in which an R that was told of the library at `place` may find packages.
+pub(crate) fn trees(place: &Path) -> io::Result<Vec<PathBuf>> {
+    let generations = Generations::beside(place);
+    let numbers = match generations.numbers() {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Vec::new(),
+        numbers => numbers?,
+    };
+    Ok(std::iter::once(place.to_owned()).chain(numbers.into_iter().map(|number| generations.tree(number))).collect())
+}
+
 impl Generations {
     /// Returns where the generations of the library at `place` are, or would be.
     pub(super) fn beside(place: &Path) -> Self {

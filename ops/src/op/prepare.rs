@@ -120,7 +120,19 @@ impl PackageOp {
         if recipe == before.recipe { Ok(again) } else { Err(OpError::SourceChanged) }
     }
 
+    /// Brings the archive. It is not evicted before this run is over.
     async fn fetch(&self, cx: &Context<Self>) -> Result<Fetched, OpError> {
+        loop {
+            let fetched = self.fetch_once(cx).await?;
+            self.workshop.store.hold_blob(fetched.digest)?;
+            // An evictor may have been faster than the lease.
+            if fetched.path.is_file() {
+                return Ok(fetched);
+            }
+        }
+    }
+
+    async fn fetch_once(&self, cx: &Context<Self>) -> Result<Fetched, OpError> {
         let Origin::Archive { sources, sha256, identity, .. } = &self.spec.origin else {
             unreachable!("only archives are fetched");
         };

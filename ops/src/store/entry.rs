@@ -17,13 +17,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use crate::fault::{self, fs};
-
 use super::manifest::{Item, Manifest, ManifestError};
 use super::scan::{self, Scan, Seen};
 use super::sidecar::seal;
 use super::{Sidecar, StagingDir, Store, StoreError};
 use crate::digest::Sha256Digest;
+use crate::fault::{self, fs};
 use crate::key::Reference;
 use crate::package::{Description, PackageName};
 

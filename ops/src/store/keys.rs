@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::fault::fs;
 use serde::{Deserialize, Serialize};
@@ -81,7 +81,7 @@ impl Store {
     /// Removes a result. Its key stays known, and what leads to it does.
     pub fn release(&self, key: &PackageKey) -> Result<(), StoreError> {
         let (package, reference) = (key.package(), key.reference());
-        let _lock = self.lock_source(package, reference.source)?;
+        let _lock = self.lock_source(reference.source)?;
         let Some(tree) = self.lookup(package, reference) else { return Ok(()) };
         self.change_keys(key, |keys, config| {
             keys.released.insert(config);
@@ -122,16 +122,7 @@ impl Store {
 
     /// Forgets keys of sources that were removed while nobody looked.
     pub(super) fn prune_keys(&self) {
-        let platform = self.root.join(".keys").join(&self.platform);
-        for package in fs::read_dir(&platform).into_iter().flatten().flatten() {
-            for file in fs::read_dir(package.path()).into_iter().flatten().flatten() {
-                let path = file.path();
-                let Some(source) = path.file_stem() else { continue };
-                if !self.root.join(&self.platform).join(package.file_name()).join(source).is_dir() {
-                    let _ = fs::remove_file(&path);
-                }
-            }
-        }
+        prune(&self.root, &self.root.join(".keys").join(&self.platform));
     }
 
     fn keys_path(&self, package: &PackageName, source: Sha256Digest) -> PathBuf {
@@ -164,6 +155,20 @@ impl Store {
 impl KnownDigest {
     fn is_of(&self, config: Sha256Digest, output: u32, selector: Option<&str>) -> bool {
         (self.config, self.output, self.selector.as_deref()) == (config, output, selector)
+    }
+}
+
+/// Forgets the keys in a directory of `.keys`, those of one platform, whose sources the store at `root` has no longer.
+pub(super) fn prune(root: &Path, keys: &Path) {
+    let Some(platform) = keys.file_name() else { return };
+    for package in fs::read_dir(keys).into_iter().flatten().flatten() {
+        for file in fs::read_dir(package.path()).into_iter().flatten().flatten() {
+            let path = file.path();
+            let Some(source) = path.file_stem() else { continue };
+            if !root.join(platform).join(package.file_name()).join(source).is_dir() {
+                let _ = fs::remove_file(&path);
+            }
+        }
     }
 }
 

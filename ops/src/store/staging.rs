@@ -34,6 +34,7 @@ impl Drop for Owned {
 
 impl Staging {
     pub(super) fn open(root: &Path) -> io::Result<Self> {
+        sweep(root);
         let (staging, locks) = (root.join(".staging"), root.join(".locks/staging"));
         fs::create_dir_all(&staging)?;
         fs::create_dir_all(&locks)?;

@@ -16,11 +16,12 @@ mod configs;
 #[cfg(test)]
 mod tests;
 
-use super::{CONFIGS, PLATFORM, SourceLock, Store, scan, sidecar, staging};
+use super::{CONFIGS, PLATFORM, Store, scan, sidecar, staging};
 use crate::digest::Sha256Digest;
 use crate::facets;
 use crate::fs::make_read_only;
 use crate::key::Reference;
+use crate::lock::Attempt;
 use crate::package::PackageName;
 
 /// Directories at the top of a store that are no platforms; others start with a dot.
@@ -249,16 +250,16 @@ impl Store {
     fn verify_source(&self, package: &PackageName, source: Sha256Digest, options: &Options) -> io::Result<Verified> {
         let mut judgement = self.judge(package, source)?;
         let is_done = judgement.is_good() && !(options.repairs && judgement.n_unrecorded() > 0);
-        let lock = if is_done { None } else { Some(self.try_lock_source(package, source)) };
+        let lock = if is_done { None } else { Some(self.try_lock_source(source)) };
         let mut verified = Verified::default();
         let mut refused = None;
         match &lock {
-            Some(Ok(None)) => {
+            Some(Ok(Attempt::HeldBy(_))) => {
                 verified.busy.push(self.source_dir(package, source));
                 return Ok(verified);
             }
             // It may have been in the making at the first look.
-            Some(Ok(Some(_))) => judgement = self.judge(package, source)?,
+            Some(Ok(Attempt::Taken(_))) => judgement = self.judge(package, source)?,
             // A store that cannot be written: nobody else writes it either, and nothing can be repaired.
             Some(Err(error)) => refused = Some(error.to_string()),
             None => {}
@@ -368,17 +369,5 @@ impl Store {
         entry::write_flushed(&scratch, &path, &sidecar::seal(&sidecar)?)?;
         fs::OpenOptions::new().append(true).open(&path)?.file().set_modified(used)?;
         Ok("manifest written".to_owned())
-    }
-
-    /// As [`Store::lock_source`], but returns `None` instead of waiting.
-    fn try_lock_source(&self, package: &PackageName, source: Sha256Digest) -> io::Result<Option<SourceLock>> {
-        let dir = self.root.join(".locks").join(&self.platform).join(package);
-        fs::create_dir_all(&dir)?;
-        let file = fs::OpenOptions::new().create(true).append(true).open(dir.join(format!("{source}.lock")))?;
-        match file.file().try_lock() {
-            Ok(()) => Ok(Some(SourceLock { _file: file })),
-            Err(std::fs::TryLockError::WouldBlock) => Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => Err(error),
-        }
     }
 }

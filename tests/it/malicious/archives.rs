@@ -74,7 +74,7 @@ impl Tar {
     fn pax(self, key: &str, value: &[u8]) -> Self {
         let rest = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
         // The length counts its own digits.
-        let n = (1..).find(|n| n - n.to_string().len() == rest.len()).unwrap();
+        let n = (1..10_000_000).find(|n: &usize| n - n.to_string().len() == rest.len()).unwrap();
         self.entry(EntryType::XHeader, b"pax", b"", 0o644, &[n.to_string().as_bytes(), &rest].concat())
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use fs_err as fs;
+use crate::fault::fs;
 
 use super::{Depth, ExportError, FORMAT, INDEX, Index, Listed, Moved};
 use crate::digest::{HashingReader, Sha256Digest};

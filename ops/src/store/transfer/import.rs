@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
-use crate::fault::fs;
+use crate::fault::{self, fs};
 use fs_err::os::unix::fs::symlink;
 
 use super::{Depth, FORMAT, INDEX, ImportError, Index, Listed, Moved};
@@ -70,7 +70,7 @@ pub fn import(store: &Store, is_any_platform: bool, input: impl Read) -> Result<
     let mut moved = Moved { n_entries: staged.len(), ..Moved::default() };
     for Staged { listed: Listed { package, reference, .. }, sidecar, manifest, tree } in staged {
         moved.bytes += manifest.size();
-        let _lock = store.lock_source(&package, reference.source)?;
+        let _lock = store.lock_source(reference.source)?;
         if let Ok(Some(_)) = store.inspect(&package, reference, Depth::Glance) {
             store.touch(&package, reference);
             moved.n_present += 1;
@@ -192,6 +192,7 @@ impl<'a, R: Read> Members<'a, R> {
             return Err(refused(&name.display(), &"its size is not the one in the manifest"));
         }
         let seconds = entry.header().mtime().unwrap_or(0);
+        fault::point("import: a file")?;
         let mut file = fs::OpenOptions::new().write(true).create_new(true).open(place)?;
         let (mut hasher, mut buffer, mut n_read) = (Hasher::default(), vec![0; 64 << 10], 0);
         loop {

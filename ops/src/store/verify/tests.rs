@@ -238,7 +238,7 @@ fn what_another_process_works_on_is_not_judged() {
     let demo = key("demo", &[]);
     let tree = shop.publish(&demo);
     fs::remove_file(tree.with_extension("json")).unwrap();
-    let lock = shop.store.lock_source(demo.package(), demo.reference().source).unwrap();
+    let lock = shop.store.lock_source(demo.reference().source).unwrap();
     let verified = check(&shop, true);
     assert_eq!((verified.findings.len(), verified.busy.len()), (0, 1));
     drop(lock);

@@ -1,0 +1,276 @@
+//! Leases: what the living runs of a store may use, so that nothing is evicted under them.
+//!
+//! ```text
+//! {store}/.leases/.lock      the gate: writers of leases pass together, an evictor alone
+//! {store}/.leases/{uuid}     locked for the life of a run; one line for each thing that must stay
+//! ```
+//!
+//! A run writes down what it may use *before* it asks the store for it, and passes the gate to do so. An evictor that
+//! stands in the gate therefore sees it in a lease and leaves it alone, or the run comes later, and what was
+//! evicted is a miss: it builds. Loads themselves wait for nothing.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use crate::fault::fs;
+
+use crate::digest::Sha256Digest;
+use crate::lock::refusal;
+use crate::package::PackageName;
+
+/// Something of a store that a lease can name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Held {
+    /// All entries of one source.
+    Source { platform: String, package: PackageName, source: Sha256Digest },
+    /// A download.
+    Blob(Sha256Digest),
+}
+
+/// How it stands in a lease: the directory or name below the store.
+impl fmt::Display for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source { platform, package, source } => write!(f, "{platform}/{package}/{source}"),
+            Self::Blob(digest) => write!(f, "blobs/{digest}"),
+        }
+    }
+}
+
+/// What this process has leased of one store. Dropping it gives everything back.
+#[derive(Debug, Default)]
+pub(super) struct Lease {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: HashSet<Held>,
+    kept: Kept,
+}
+
+/// By what the evictor is kept away.
+#[derive(Debug, Default)]
+enum Kept {
+    /// Nothing is leased yet.
+    #[default]
+    Nothing,
+    /// The lease, locked.
+    Lease(PathBuf, fs::File),
+    /// The gate itself, since no lease can be written: no evictor gets through at all.
+    Gate { _file: fs::File },
+    /// Not even the gate is there, nor can it be made. Then nobody can evict by way of this mount either.
+    Unwritable,
+}
+
+impl Lease {
+    /// Leases what is not leased yet; when this returns, no evictor will take it.
+    pub(super) fn hold(&self, root: &Path, wanted: impl IntoIterator<Item = Held>) -> io::Result<()> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { held, kept } = &mut *state;
+        if matches!(kept, Kept::Gate { .. } | Kept::Unwritable) {
+            return Ok(());
+        }
+        let mut lines = String::new();
+        for item in wanted {
+            if !held.contains(&item) {
+                lines.push_str(&format!("{item}\n"));
+                held.insert(item);
+            }
+        }
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let Some(gate) = open_gate(root)? else {
+            *kept = Kept::Unwritable;
+            return Ok(());
+        };
+        gate.file().lock_shared().map_err(|error| refusal(gate.path(), error))?;
+        let written = match kept {
+            Kept::Lease(_, file) => file.write_all(lines.as_bytes()),
+            _ => create(root).and_then(|(path, mut file)| {
+                let written = file.write_all(lines.as_bytes());
+                *kept = Kept::Lease(path, file);
+                written
+            }),
+        };
+        match written {
+            Ok(()) => Ok(()),
+            // Full, read-only, forbidden: such a store serves what it has, and a build that needs more will say so.
+            Err(error) if error.kind() != io::ErrorKind::Unsupported => {
+                tracing::debug!(%error, "no lease; evictors wait instead");
+                *kept = Kept::Gate { _file: gate };
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        if let Kept::Lease(path, _) = &self.kept {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+fn dir(root: &Path) -> PathBuf {
+    root.join(".leases")
+}
+
+/// Opens the gate, to write if possible: some network file systems lock nothing else exclusively.
+fn open_gate(root: &Path) -> io::Result<Option<fs::File>> {
+    let path = dir(root).join(".lock");
+    let open = || fs::OpenOptions::new().read(true).append(true).create(true).open(&path);
+    let opened = match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir_all(dir(root)).and_then(|()| open()),
+        other => other,
+    };
+    match opened.or_else(|_| fs::File::open(&path)) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) => {
+            tracing::debug!(%error, "the store takes no leases");
+            Ok(None)
+        }
+    }
+}
+
+fn create(root: &Path) -> io::Result<(PathBuf, fs::File)> {
+    let path = dir(root).join(format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)));
+    let file = fs::OpenOptions::new().create_new(true).append(true).open(&path)?;
+    file.file().lock().map_err(|error| refusal(&path, error))?;
+    Ok((path, file))
+}
+
+/// All that the living have leased, while the gate is closed: no lease changes before this is dropped.
+#[derive(Debug)]
+pub(super) struct ClosedGate {
+    leased: Leased,
+    _gate: fs::File,
+}
+
+impl ClosedGate {
+    /// Waits until nobody is in the gate, closes it and reads the leases; those of the dead are removed.
+    pub(super) fn close(root: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir(root))?;
+        let path = dir(root).join(".lock");
+        let gate = fs::OpenOptions::new().read(true).append(true).create(true).open(&path)?;
+        gate.file().lock().map_err(|error| refusal(&path, error))?;
+        Ok(Self { leased: Leased::read(root, |dead| drop(fs::remove_file(dead)))?, _gate: gate })
+    }
+
+    pub(super) fn leased(&self) -> &Leased {
+        &self.leased
+    }
+}
+
+/// The lines of all leases whose run lives.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Leased {
+    lines: HashSet<String>,
+}
+
+impl Leased {
+    /// Reads the leases as they are at some moment; without the gate that is good for a forecast only.
+    pub(super) fn read(root: &Path, mut on_dead: impl FnMut(&Path)) -> io::Result<Self> {
+        let mut lines = HashSet::new();
+        let items = match fs::read_dir(dir(root)) {
+            Ok(items) => items,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(error),
+        };
+        for item in items {
+            let path = item?.path();
+            if path.ends_with(".lock") {
+                continue;
+            }
+            let file = match fs::File::open(&path) {
+                Ok(file) => file,
+                // Its run has ended meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            if file.file().try_lock().is_ok() {
+                on_dead(&path);
+            } else {
+                lines.extend(io::read_to_string(file)?.lines().map(str::to_owned));
+            }
+        }
+        Ok(Self { lines })
+    }
+
+    pub(super) fn holds(&self, item: &Held) -> bool {
+        self.lines.contains(&item.to_string())
+    }
+
+    /// Says whether a directory of the store, such as `platform/package`, or anything in it is leased.
+    pub(super) fn holds_in(&self, dir: &str) -> bool {
+        let is_in = |line: &String| line.strip_prefix(dir).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.lines.iter().any(is_in)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(text: &str) -> Held {
+        Held::Blob(Sha256Digest::of(text.as_bytes()))
+    }
+
+    #[test]
+    fn what_is_leased_is_seen_until_the_lease_ends() {
+        let root = tempfile::tempdir().unwrap();
+        let lease = Lease::default();
+        lease.hold(root.path(), [blob("a")]).unwrap();
+        lease.hold(root.path(), [blob("a"), blob("b")]).unwrap();
+        let gate = ClosedGate::close(root.path()).unwrap();
+        assert!(gate.leased().holds(&blob("a")) && gate.leased().holds(&blob("b")) && !gate.leased().holds(&blob("c")));
+        assert!(gate.leased().holds_in("blobs") && !gate.leased().holds_in("blob"));
+        drop((gate, lease));
+        let gate = ClosedGate::close(root.path()).unwrap();
+        assert!(!gate.leased().holds(&blob("a")));
+        assert_eq!(fs::read_dir(root.path().join(".leases")).unwrap().count(), 1, "only the gate is left");
+    }
+
+    #[test]
+    fn leases_of_the_dead_hold_nothing_and_go() {
+        let root = tempfile::tempdir().unwrap();
+        let dead = root.path().join(".leases/dead");
+        fs::create_dir_all(dead.parent().unwrap()).unwrap();
+        fs::write(&dead, format!("{}\n", blob("a"))).unwrap();
+        assert!(!ClosedGate::close(root.path()).unwrap().leased().holds(&blob("a")));
+        assert!(!dead.exists());
+    }
+
+    #[test]
+    fn an_evictor_in_the_gate_keeps_leases_waiting_and_the_other_way_round() {
+        let root = tempfile::tempdir().unwrap();
+        let gate = ClosedGate::close(root.path()).unwrap();
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let lease = Lease::default();
+                lease.hold(root.path(), [blob("a")]).unwrap();
+                sender.send("leased").unwrap();
+                let gate = ClosedGate::close(root.path()).unwrap();
+                assert!(gate.leased().holds(&blob("a")));
+            });
+            assert!(receiver.try_recv().is_err());
+            drop(gate);
+            assert_eq!(receiver.recv().unwrap(), "leased");
+        });
+    }
+
+    #[test]
+    fn a_store_that_takes_no_lease_is_used_all_the_same() {
+        let root = tempfile::tempdir().unwrap();
+        let file = root.path().join("file");
+        fs::write(&file, "").unwrap();
+        Lease::default().hold(&file, [blob("a")]).unwrap();
+    }
+}
