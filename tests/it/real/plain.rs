@@ -4,9 +4,8 @@ use std::process::Command;
 
 use super::world::{World, cold, variable};
 
-/// Those that take little time; some compile C, C++ against the headers of others, some have data, vignettes, help with
-/// code in it.
-const QUICK: [&str; 9] = ["R6", "cachem", "fansi", "generics", "glue", "lifecycle", "memoise", "pkgconfig", "withr"];
+/// Those that take little time, with what they need; some compile C.
+const QUICK: [&str; 7] = ["R6", "cachem", "fansi", "generics", "glue", "pkgconfig", "withr"];
 
 /// The cold build has done it with warm R processes. Of all packages if `LARDER_REAL_ALL` is set, which takes as long as
 /// a cold build; else of a few.

@@ -34,7 +34,7 @@ objects <- function(base) {
     # Of an environment, as R's databases keep it: the time of a source, the process.
     fetch <- function(key) {
         object <- value(key)
-        if (is.list(object) && is.list(object[["bindings"]])) object[["bindings"]][c("pid", "timestamp")] <- NULL
+        if (is.list(object) && !is.object(object) && is.list(object[["bindings"]])) object[["bindings"]][c("pid", "timestamp")] <- NULL
         object
     }
     rapply(c(index$variables, index$references), fetch, how = "list")
