@@ -14,7 +14,7 @@ host=$(rustc -vV | sed -n 's/^host: //p')
 RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1" \
-    cargo build --quiet --locked --target "$host" --target-dir "$target" \
+    cargo build --quiet --target "$host" --target-dir "$target" \
     --bin lockfile --bin description --bin unpack
 
 # Each target writes its own seeds.
