@@ -50,11 +50,15 @@ fn an_import_gives_the_same_trees_and_a_second_one_changes_nothing() {
 #[test]
 fn no_flipped_bit_no_missing_end_and_no_further_byte_is_taken() {
     let (_from, stream) = exported();
+    let plain = zstd::decode_all(&*stream).unwrap();
     let step = (stream.len() / 60).max(1);
     for at in (0..stream.len()).step_by(step) {
         let mut bytes = stream.clone();
         bytes[at] ^= 1 << (at % 8);
-        refusal(&bytes);
+        // Some bits of a compressed stream mean nothing: then it is the same export.
+        if zstd::decode_all(&*bytes).ok().as_ref() != Some(&plain) {
+            refusal(&bytes);
+        }
         refusal(&stream[..at]);
     }
     refusal(&stream[..stream.len() - 1]);
