@@ -83,8 +83,13 @@ impl Voice {
     fn settled(self, settled: &Settled) -> String {
         let Settled { package, version, outcome, .. } = settled;
         let verb = self.palette.outcome(*outcome).apply_to(format!("{:<10}", outcome.as_str()));
+        // What is there costs next to nothing, and if it does not, that is worth a word.
+        let least = match outcome {
+            Outcome::Kept | Outcome::Loaded | Outcome::Provided => Duration::from_secs(1),
+            _ => Duration::from_millis(1),
+        };
         let took = match settled.duration {
-            duration if duration < Duration::from_millis(1) => String::new(),
+            duration if duration < least => String::new(),
             duration => self.palette.faint().apply_to(format!(" ({})", humane(duration))).to_string(),
         };
         let why = reason(settled).map_or_else(String::new, |why| format!(": {}", clean(&why)));
@@ -122,7 +127,7 @@ mod tests {
         lines.handle(&Event::Warning { message: "copying:\x1b[2J no hard links".to_owned() });
         for settled in [
             settled("R6", Outcome::Kept),
-            took(12, because("interface unchanged", settled("curl", Outcome::Loaded))),
+            took(1_200, because("interface unchanged", settled("curl", Outcome::Loaded))),
             settled("methods", Outcome::Provided),
             took(12_300, settled("cli", Outcome::Ingested)),
             took(4_100, because("Rcpp 1.0.14 -> 1.0.15", settled("later", Outcome::Recompiled))),
@@ -140,7 +145,7 @@ mod tests {
         assert_snapshot!(lines(Verbosity::Normal, Detail::Everything), @"
         warning: copying: no hard links
         kept       R6 1.0
-        loaded     curl 1.0 (12ms): interface unchanged
+        loaded     curl 1.0 (1.2s): interface unchanged
         provided   methods 1.0
         ingested   cli 1.0 (12.3s)
         recompiled later 1.0 (4.1s): Rcpp 1.0.14 -> 1.0.15
