@@ -67,7 +67,8 @@ use registry::Registry;
 /// job.discard();
 /// let mut n_completed = 0;
 /// while let Some(event) = status.next().await {
-///     n_completed += i32::from(matches!(event.told, Told::Ended(End::Completed)));
+///     let Told::Ended(settled) = &event.told else { continue };
+///     n_completed += i32::from(matches!(settled.outcome, Outcome::Executed(_)));
 /// }
 /// assert_eq!(n_completed, 1);
 ///

@@ -11,7 +11,7 @@
 //! use larder_ops::blobs::Blobs;
 //! use larder_ops::digest::Sha256Digest;
 //! use larder_ops::fetch::{FetchConfig, Fetcher, Request};
-//! use larder_ops::install::{Build, Builder};
+//! use larder_ops::install::{Build, Builder, DebugInfo, Way};
 //! use larder_ops::key::{ConfigMap, PackageKey};
 //! use larder_ops::library::{Change, Library, Put, What};
 //! use larder_ops::link::Linker;
@@ -39,17 +39,18 @@
 //! source::finish(&unpacked.package_dir, &BTreeMap::new())?;
 //!
 //! // The build, in a view of nothing but R's own library.
-//! let builder = Builder { toolchain, env: vec![], makevars: None, timeout: Duration::from_secs(600) };
+//! let builder = Builder { toolchain, env: vec![], makevars: None, timeout: Duration::from_secs(600), warm: None };
 //! let build = Build {
 //!     package: &package,
 //!     source: &unpacked.package_dir,
 //!     view: &BTreeMap::new(),
 //!     install_args: &[],
+//!     debug_info: DebugInfo::Drop,
 //!     scratch: staging.path(),
 //!     log: "R6.log".as_ref(),
 //!     output: Arc::new(|_, text| print!("{text}")),
 //! };
-//! let built = builder.install(&build, &stop).await?;
+//! let built = builder.install(&build, Way::Plain, &stop).await?;
 //!
 //! // Into the store, and from there into a library.
 //! let source = Sha256Digest::of_fields(["standard", "R6", "2.5.1", &sha256.to_string()]);

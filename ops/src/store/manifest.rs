@@ -13,7 +13,7 @@
 //! ASCII, a blank or a backslash is written `\xNN`. So every tree has exactly one text, and other texts are refused.
 //! Modes follow from the kind (0755, 0444, 0555); times and owners do not count.
 //!
-//! Knows nothing of disks; [`scan`](super::scan) looks at those.
+//! Knows nothing of disks; `scan` looks at those.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

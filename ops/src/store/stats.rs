@@ -34,7 +34,7 @@ pub struct PackageStats {
 }
 
 impl Stats {
-    /// Counts what the store at `root` holds, for all platforms. No tree is looked into, see [`super::listing`].
+    /// Counts what the store at `root` holds, for all platforms. No tree is looked into, see `listing`.
     pub fn read(root: &Path) -> io::Result<Self> {
         let mut stats = Self {
             blobs: size::of(&root.join("blobs")),
