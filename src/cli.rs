@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Graph(GraphArgs),
     /// Print the log of the latest build
     Log(LogArgs),
-    /// Trade packages with a library that another tool fills
+    /// Look after the store: verify, count, evict, move packages, and trade them with other tools
     #[command(subcommand)]
     Store(StoreCommand),
     /// Look at the generations of a library, go back to one, and keep the libraries of workers
