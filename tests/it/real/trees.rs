@@ -1,6 +1,6 @@
 //! Directories compared: with themselves at another time, and with each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -24,6 +24,12 @@ pub(super) fn listing(dir: &Path, is_wanted: impl Fn(&Path) -> bool) -> Listing 
         found.insert(below, (meta.mode(), meta.ino(), meta.size(), changed));
     }
     found
+}
+
+/// Returns what is new, gone or touched between two listings.
+pub(super) fn changed<'a>(before: &'a Listing, after: &'a Listing) -> Vec<&'a Path> {
+    let paths: BTreeSet<&PathBuf> = before.keys().chain(after.keys()).collect();
+    paths.into_iter().filter(|path| before.get(*path) != after.get(*path)).map(PathBuf::as_path).collect()
 }
 
 /// Lists a library, but for what the command keeps there for itself.
