@@ -59,7 +59,7 @@ mod prepare;
 
 pub use cache::StoreCache;
 pub use commission::{Commission, Key};
-pub use error::{OpError, is_environment};
+pub use error::OpError;
 pub use log::Logs;
 use prepare::Prepared;
 
@@ -311,6 +311,10 @@ impl Op for PackageOp {
     type Error = OpError;
     type Progress = Progress;
 
+    fn is_general(error: &OpError) -> bool {
+        matches!(error, OpError::Machine(_))
+    }
+
     fn weight(&self) -> u64 {
         self.spec.weight_ms
     }
@@ -336,14 +340,15 @@ impl Op for PackageOp {
 
     async fn cache_map(&self, index: usize, cx: &Context<Self>) -> Result<Option<CacheMap<Self::Key>>, OpError> {
         let is_provided = matches!(self.spec.origin, Origin::Provided);
-        Ok(match (index, &self.spec.recipe) {
-            (0, _) if is_provided => Some(CacheMap::leaf(Key::Build(self.key_of_provided()?))),
-            (0, Some(recipe)) => Some(self.map(recipe.clone())?),
-            (0, None) => Some(self.map(self.learn(cx).await?)?),
-            (1, _) if !is_provided => Some(self.map(self.prepare_or_recall(cx).await?)?),
-            (2, _) if !self.spec.is_rebuilt => self.content_map(),
-            _ => None,
-        })
+        let recipe = match (index, &self.spec.recipe) {
+            (0, _) if is_provided => return Ok(Some(CacheMap::leaf(Key::Build(self.key_of_provided()?)))),
+            (0, Some(recipe)) => Ok(recipe.clone()),
+            (0, None) => self.learn(cx).await,
+            (1, _) if !is_provided => self.prepare_or_recall(cx).await,
+            (2, _) if !self.spec.is_rebuilt => return Ok(self.content_map()),
+            _ => return Ok(None),
+        };
+        Ok(Some(self.map(recipe.map_err(|error| self.told_of_all(error))?)?))
     }
 
     async fn content(&self, key: &Key, done: &Arc<Done>, _: Option<&str>, _: &Context<Self>) -> Result<Key, OpError> {
@@ -359,6 +364,17 @@ impl Op for PackageOp {
     }
 
     async fn execute(&self, key: &Key, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<Done>, OpError> {
+        self.make(key, inputs, cx).await.map_err(|error| self.told_of_all(error))
+    }
+}
+
+impl PackageOp {
+    /// Makes of a failure that every package would meet what it is.
+    fn told_of_all(&self, error: OpError) -> OpError {
+        error.in_store(&self.workshop.store, &self.spec.package)
+    }
+
+    async fn make(&self, key: &Key, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<Done>, OpError> {
         let key = key.wanted().expect("an interface is nobody's own key");
         if matches!(self.spec.origin, Origin::Provided) {
             return Ok(Arc::new(Done {
@@ -419,6 +435,7 @@ impl Op for PackageOp {
                 let log = Logs::mark_failed(&log);
                 let because = format!("{}, and {source}", self.why_changed(key));
                 let error = OpError::Build { log: log.clone(), source };
+                let error = self.told_of_all(error);
                 if self.spec.standing == Standing::Locked || error.is_environment() || cx.stop().is_requested() {
                     return Err(error);
                 }
@@ -442,9 +459,7 @@ impl Op for PackageOp {
         let package = self.spec.package.clone();
         Ok(Arc::new(Done { package, tree: Some(tree), how, build: Some(BuildRecord { log, duration }) }))
     }
-}
 
-impl PackageOp {
     /// Takes the lock on building this source, after whoever has it now.
     async fn lock(&self, source: Sha256Digest, cx: &Context<Self>) -> Result<Lock, OpError> {
         match self.workshop.store.try_lock_source(source)? {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use larder_graph::Report as GraphReport;
 use larder_ops::library::{Change, Library, LibraryError, Put, What, has_package};
-use larder_ops::link::Linker;
+use larder_ops::link::{LinkMode, Linker};
 use larder_ops::op::{How, Key, PackageOp, Standing};
 use larder_ops::package::PackageName;
 
@@ -91,6 +91,10 @@ pub(super) async fn update(
     })
     .await?;
     let used = linker.mode();
+    if larder.config.link.is_none() && linker.has_copied() && used == LinkMode::Copy {
+        let between = "between store and library, so packages were copied";
+        warn(format!("the file system does not share files {between}; `--link copy` says that this is meant"));
+    }
     if let Some(chosen) = larder.config.link.filter(|chosen| *chosen != used) {
         warn(format!("the file system does not allow `{chosen}` between store and library; used `{used}`"));
     }

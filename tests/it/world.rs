@@ -20,12 +20,14 @@ mod fake_r;
 mod package;
 mod ran;
 mod session;
+mod tmpfs;
 
 pub(crate) use archive::{Form, tarball};
 pub(crate) use fake_r::FakeR;
 pub(crate) use package::Package;
 pub(crate) use ran::Ran;
 pub(crate) use session::Session;
+pub(crate) use tmpfs::Tmpfs;
 
 /// The PATH on which tests look for R and compilers.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";

@@ -1,0 +1,55 @@
+//! Trouble with the machine: seen before anything is built where that is possible, and told once at the end.
+
+use larder_ops::library::LibraryError;
+use larder_ops::store::Store;
+use larder_ops::trouble::{Kind, Trouble, refusal};
+
+use super::{Error, Request, n_packages};
+use crate::plan::{Action, Plan};
+
+/// As much of a path below the store as packages have in practice, with the names that larder makes.
+const BELOW_STORE: usize = 600;
+/// What the kernel takes for a path, `PATH_MAX`.
+const PATH_MAX: usize = 4096;
+
+/// Looks whether the store can take what the plan is going to build, without writing. Returns what the user should
+/// know of a store that is only good for loading.
+pub(super) fn check(store: &Store, plan: &Plan) -> Result<Option<String>, Error> {
+    let root = store.root();
+    let n_built = plan.vertices().filter(|v| matches!(v.action, Action::Ingest | Action::Recompile)).count();
+    let n_loaded = plan.vertices().filter(|vertex| vertex.action == Action::Load).count();
+    let to_build = || format!("{} to be built", n_packages(n_built));
+    if n_built + n_loaded > 0 && root.as_os_str().len() + BELOW_STORE > PATH_MAX {
+        return Err(Error::Machine(Trouble::new(Kind::TooDeep, root, "File name too long")));
+    }
+    if let Some(error) = store.refusal() {
+        if n_built > 0 {
+            let cause = format!("{}, and {error}", to_build());
+            return Err(Trouble::of(&error, root, cause).map_or(Error::Io(error), Error::Machine));
+        }
+        let note = format!("the store is only read: {error}; when it was used is not recorded there");
+        return Ok(Some(note).filter(|_| n_loaded > 0));
+    }
+    let full = Trouble::new(Kind::Full, root, "No space left on device");
+    match full.room {
+        // Some file systems do not say how much they have.
+        Some((0, all)) if n_built > 0 && all > 0 => {
+            Err(Error::Machine(Trouble { cause: format!("{}: {}", to_build(), full.cause), ..full }))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Takes an error for what it is, if it is about the machine.
+pub(super) fn in_place(error: Error, store: &Store, request: &Request) -> Error {
+    let (io, place, refusal) = match &error {
+        Error::Library(LibraryError::Io(io)) => (io, &*request.library, refusal(&request.library)),
+        Error::Io(io) => (io, store.root(), store.refusal()),
+        _ => return error,
+    };
+    match Trouble::of(io, place, io.to_string()) {
+        // A file that may not be read may be anywhere.
+        Some(trouble) if trouble.kind != Kind::Forbidden || refusal.is_some() => Error::Machine(trouble),
+        _ => error,
+    }
+}
