@@ -35,8 +35,9 @@ mod armed {
         Kill(u64),
         /// This point fails with this error.
         Fail(u64, Errno),
-        /// Every point whose name begins like this fails with this error: what a file system cannot do at all.
-        FailAll(String, Errno),
+        /// Points whose name begins like this fail with this error: the one of this number among them, or all, as
+        /// what a file system cannot do at all.
+        FailNamed(String, Option<u64>, Errno),
         /// Every point is written to this file, a line each.
         List(std::path::PathBuf),
     }
@@ -63,14 +64,17 @@ mod armed {
     ];
 
     /// Says what is to go wrong, and where: `kill:17`, `ENOSPC:17` or another error, `ENOLCK@lock` for all points whose
-    /// names begin with `lock`, or `list:FILE` to learn how many points there are and what they are called. Points are
+    /// names begin with `lock`, `ENOLCK@lock:3` for the third of them, or `list:FILE` to learn how many points there are and what they are called. Points are
     /// counted from 1. `Err` is a text that says none of these.
     pub fn arm(text: &str) -> Result<(), String> {
         let wrong = || format!("`{text}` is no fault");
         let error = |name| ERRORS.iter().find(|(known, _)| *known == name).map(|(_, error)| *error).ok_or_else(wrong);
         let number = |n: &str| n.parse().map_err(|_| wrong());
         let fault = match (text.split_once('@'), text.split_once(':')) {
-            (Some((name, points)), _) => Fault::FailAll(points.to_owned(), error(name)?),
+            (Some((name, points)), _) => match points.rsplit_once(':').map(|(points, n)| (points, n.parse())) {
+                Some((points, Ok(n))) => Fault::FailNamed(points.to_owned(), Some(n), error(name)?),
+                _ => Fault::FailNamed(points.to_owned(), None, error(name)?),
+            },
             (_, Some(("kill", n))) => Fault::Kill(number(n)?),
             (_, Some(("list", path))) => Fault::List(path.into()),
             (_, Some((name, n))) => Fault::Fail(number(n)?, error(name)?),
@@ -82,6 +86,9 @@ mod armed {
     /// Says that something is about to be changed on a disk: `Err`, or never back, if that is the point to fail at.
     pub fn point(name: &'static str) -> io::Result<()> {
         let Some(fault) = FAULT.get() else { return Ok(()) };
+        if matches!(fault, Fault::FailNamed(points, ..) if !name.starts_with(points)) {
+            return Ok(());
+        }
         let count = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
         match fault {
             Fault::Kill(n) if *n == count => {
@@ -91,7 +98,7 @@ mod armed {
                 }
             }
             Fault::Fail(n, error) if *n == count => Err((*error).into()),
-            Fault::FailAll(points, error) if name.starts_with(points) => Err((*error).into()),
+            Fault::FailNamed(_, n, error) if n.is_none_or(|n| n == count) => Err((*error).into()),
             Fault::List(path) => {
                 let mut file = OpenOptions::new().create(true).append(true).open(path)?;
                 // One write, so that lines of several threads do not mix.

@@ -172,7 +172,7 @@ fn kind(error: &io::Error) -> Option<Kind> {
         io::ErrorKind::ReadOnlyFilesystem => Kind::ReadOnly,
         io::ErrorKind::PermissionDenied => Kind::Forbidden,
         io::ErrorKind::FileTooLarge => Kind::TooLarge,
-        _ if error.get_ref().is_some_and(|error| error.is::<NoLocks>()) => Kind::NoLocks,
+        _ if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NoLocks>) => Kind::NoLocks,
         _ => match errno(error)? {
             Errno::IO => Kind::Faulty,
             Errno::MFILE | Errno::NFILE => Kind::TooManyOpen,

@@ -18,13 +18,15 @@ pub(super) fn check(store: &Store, plan: &Plan) -> Result<Option<String>, Error>
     let root = store.root();
     let n_built = plan.vertices().filter(|v| matches!(v.action, Action::Ingest | Action::Recompile)).count();
     let n_loaded = plan.vertices().filter(|vertex| vertex.action == Action::Load).count();
-    let to_build = || format!("{} to be built", n_packages(n_built));
+    // Of some it turns out only with their source whether they are to be built.
+    let n_unknown = plan.vertices().filter(|vertex| vertex.action == Action::Unknown).count();
+    let missing = || format!("{} not known to be in it", n_packages(n_built + n_unknown));
     if n_built + n_loaded > 0 && root.as_os_str().len() + BELOW_STORE > PATH_MAX {
         return Err(Error::Machine(Trouble::new(Kind::TooDeep, root, "File name too long")));
     }
     if let Some(error) = store.refusal() {
         if n_built > 0 {
-            let cause = format!("{}, and {error}", to_build());
+            let cause = format!("{}, and {error}", missing());
             return Err(Trouble::of(&error, root, cause).map_or(Error::Io(error), Error::Machine));
         }
         let note = format!("the store is only read: {error}; when it was used is not recorded there");
@@ -34,7 +36,7 @@ pub(super) fn check(store: &Store, plan: &Plan) -> Result<Option<String>, Error>
     match full.room {
         // Some file systems do not say how much they have.
         Some((0, all)) if n_built > 0 && all > 0 => {
-            Err(Error::Machine(Trouble { cause: format!("{}: {}", to_build(), full.cause), ..full }))
+            Err(Error::Machine(Trouble { cause: format!("{}: {}", missing(), full.cause), ..full }))
         }
         _ => Ok(None),
     }

@@ -3,6 +3,7 @@
 mod build;
 mod crash;
 mod cutoff;
+mod environment;
 mod evict;
 mod exchange;
 mod failure;
