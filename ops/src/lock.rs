@@ -111,7 +111,16 @@ pub(crate) fn take_shared(file: &fs::File) -> io::Result<()> {
 
 /// Takes the lock on a file if nobody has it; says whether it did.
 pub(crate) fn try_take(file: &fs::File) -> io::Result<bool> {
-    match fault::point("lock").map_err(TryLockError::Error).and_then(|()| file.file().try_lock()) {
+    taken(file, std::fs::File::try_lock)
+}
+
+/// As [`try_take`], but together with others that share it.
+pub(crate) fn try_take_shared(file: &fs::File) -> io::Result<bool> {
+    taken(file, std::fs::File::try_lock_shared)
+}
+
+fn taken(file: &fs::File, take: fn(&std::fs::File) -> Result<(), TryLockError>) -> io::Result<bool> {
+    match fault::point("lock").map_err(TryLockError::Error).and_then(|()| take(file.file())) {
         Ok(()) => Ok(true),
         Err(TryLockError::WouldBlock) => Ok(false),
         Err(TryLockError::Error(error)) => Err(refusal(file.path(), &error)),

@@ -26,7 +26,7 @@ pub enum Kind {
     ReadOnly,
     /// This user may not write there.
     Forbidden,
-    /// The disk cannot be read or written.
+    /// The file system cannot be read or written: a bad disk, a server that is gone.
     Faulty,
     /// The file system takes no locks.
     NoLocks,
@@ -50,6 +50,8 @@ pub struct Trouble {
     pub file_system: Option<String>,
     /// Bytes that are free there, and all that there are.
     pub room: Option<(u64, u64)>,
+    /// Bytes that are needed there, where that is known.
+    pub needed: Option<u64>,
     /// What was refused, in the words of whom it was refused; names the file.
     pub cause: String,
 }
@@ -82,7 +84,8 @@ impl Trouble {
         let there = existing(place);
         let stat = rustix::fs::statvfs(there).ok();
         let room = stat.map(|stat| (stat.f_bavail * stat.f_frsize, stat.f_blocks * stat.f_frsize));
-        Self { kind, place: place.to_owned(), file_system: file_system(there), room, cause: cause.into() }
+        let (file_system, cause) = (file_system(there), cause.into());
+        Self { kind, place: place.to_owned(), file_system, room, needed: None, cause }
     }
 
     /// Returns what is the matter in a few words, for what was not attempted because of it.
@@ -92,7 +95,7 @@ impl Trouble {
             Kind::Quota => "disk quota used up",
             Kind::ReadOnly => "read-only file system",
             Kind::Forbidden => "no permission to write",
-            Kind::Faulty => "disk error",
+            Kind::Faulty => "the file system fails",
             Kind::NoLocks => "the file system refuses locks",
             Kind::TooManyOpen => "too many open files",
             Kind::TooLarge => "file size limit",
@@ -141,7 +144,7 @@ impl Trouble {
             Kind::Quota => format!("the disk quota is used up for `{place}`"),
             Kind::ReadOnly => format!("`{place}` is on a read-only file system"),
             Kind::Forbidden => format!("`{place}` may not be written by this user"),
-            Kind::Faulty => format!("the disk of `{place}` fails"),
+            Kind::Faulty => format!("the file system of `{place}` fails"),
             Kind::NoLocks => format!("the file system of `{place}` refuses locks"),
             Kind::TooManyOpen => format!("too many files are open while working in `{place}`"),
             Kind::TooLarge => format!("files in `{place}` may not be as large as needed"),
@@ -149,7 +152,8 @@ impl Trouble {
         };
         let room = self.room.filter(|_| matches!(self.kind, Kind::Full | Kind::Quota));
         let room = room.map(|(free, all)| format!("{} of {} free", shown(free), shown(all)));
-        let about: Vec<String> = self.file_system.iter().cloned().chain(room).collect();
+        let needed = self.needed.filter(|_| room.is_some()).map(|needed| format!("{} needed", shown(needed)));
+        let about: Vec<String> = self.file_system.iter().cloned().chain(room).chain(needed).collect();
         format!("{what} ({}): {}", about.join(", "), self.cause).replace(" ()", "")
     }
 }
@@ -174,7 +178,7 @@ fn kind(error: &io::Error) -> Option<Kind> {
         io::ErrorKind::FileTooLarge => Kind::TooLarge,
         _ if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NoLocks>) => Kind::NoLocks,
         _ => match errno(error)? {
-            Errno::IO => Kind::Faulty,
+            Errno::IO | Errno::STALE | Errno::NOTCONN => Kind::Faulty,
             Errno::MFILE | Errno::NFILE => Kind::TooManyOpen,
             _ => return None,
         },
@@ -256,6 +260,8 @@ mod tests {
         let text = trouble.to_string();
         assert!(text.starts_with(&format!("no space left for `{}` (", place.display())), "{text}");
         assert!(text.contains(" at `/") && text.ends_with(" free): aa: failed to write file `x`"), "{text}");
+        let text = Trouble { needed: Some(3 << 20), ..trouble.clone() }.to_string();
+        assert!(text.contains(" free, 3.0 MiB needed): aa: "), "{text}");
         let unknown = Trouble { kind: Kind::ReadOnly, file_system: None, ..trouble };
         let text = unknown.to_string();
         assert!(text.ends_with("is on a read-only file system: aa: failed to write file `x`"), "{text}");

@@ -108,7 +108,7 @@ pub(super) async fn run(
     let report = with_engine(&engine, larder, lockfile, request, &stop, &mut emit).await;
     // Whoever hears that the run is over may begin another one on the same library.
     engine.leave().await;
-    let report = report.map_err(|error| trouble::in_place(error, &larder.store(), request))?;
+    let report = report.map_err(|error| trouble::in_place(error, &larder.store(), Some(&request.library)))?;
     let report = Report { duration: start.elapsed(), ..report };
     emit(Event::Finished(report.clone()));
     match report.trouble {
@@ -190,7 +190,7 @@ async fn with_engine(
         || request.on_failure == OnFailure::KeepGoing && request.reference.is_none()
     {
         let updated = update(larder, request, &plan, &done, library, &mut report, emit).await;
-        match updated.map_err(|error| trouble::in_place(error, store, request)) {
+        match updated.map_err(|error| trouble::in_place(error, store, Some(&request.library))) {
             Err(Error::Machine(trouble)) => report.end_by(trouble),
             other => other?,
         }

@@ -1,10 +1,13 @@
 //! Trouble with the machine: seen before anything is built where that is possible, and told once at the end.
 
+use std::path::Path;
+
 use larder_ops::library::LibraryError;
-use larder_ops::store::Store;
+use larder_ops::store::transfer::{ExportError, ImportError};
+use larder_ops::store::{Store, StoreError};
 use larder_ops::trouble::{Kind, Trouble, refusal};
 
-use super::{Error, Request, n_packages};
+use super::{Error, n_packages};
 use crate::plan::{Action, Plan};
 
 /// As much of a path below the store as packages have in practice, with the names that larder makes.
@@ -42,11 +45,16 @@ pub(super) fn check(store: &Store, plan: &Plan) -> Result<Option<String>, Error>
     }
 }
 
-/// Takes an error for what it is, if it is about the machine.
-pub(super) fn in_place(error: Error, store: &Store, request: &Request) -> Error {
-    let (io, place, refusal) = match &error {
-        Error::Library(LibraryError::Io(io)) => (io, &*request.library, refusal(&request.library)),
-        Error::Io(io) => (io, store.root(), store.refusal()),
+/// Takes an error of work on a store and perhaps a library for what it is, if it is about the machine.
+pub(super) fn in_place(error: Error, store: &Store, library: Option<&Path>) -> Error {
+    let (io, place, refusal) = match (&error, library) {
+        (Error::Library(LibraryError::Io(io)), Some(library)) => (io, library, refusal(library)),
+        (
+            Error::Io(io)
+            | Error::Export(ExportError::Io(io))
+            | Error::Import(ImportError::Io(io) | ImportError::Store(StoreError::Io(io))),
+            _,
+        ) => (io, store.root(), store.refusal()),
         _ => return error,
     };
     match Trouble::of(io, place, io.to_string()) {

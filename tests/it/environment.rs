@@ -10,7 +10,7 @@ use fs_err as fs;
 use larder_ops::store::verify::{self, verify};
 
 use crate::faults::Place;
-use crate::world::{FakeR, Package, Ran, Tmpfs, World, has_r, skip};
+use crate::world::{FakeR, Mounted, Package, Ran, World, has_r, skip};
 
 /// A world whose R is a script, and a lockfile of packages that it builds.
 struct Scene {
@@ -73,7 +73,7 @@ fn verified(place: &Place<'_>, when: &str) {
 #[test]
 fn a_build_that_fills_the_disk_ends_a_run_that_keeps_going_and_what_was_built_stays() {
     let world = World::new();
-    let mounted = match Tmpfs::mount(&world.path("mounted"), "size=4m") {
+    let mounted = match Mounted::tmpfs(&world.path("mounted"), "size=4m") {
         Ok(mounted) => mounted,
         Err(why) => return skip(&format!("no file system can be mounted here ({why})")),
     };
@@ -114,7 +114,7 @@ fn a_build_that_fills_the_disk_ends_a_run_that_keeps_going_and_what_was_built_st
 #[test]
 fn a_read_only_store_serves_what_it_has_and_what_it_lacks_is_told_before_anything_is_built() {
     let scene = Scene::new();
-    let mounted = match Tmpfs::mount(&scene.world.path("mounted"), "size=8m") {
+    let mounted = match Mounted::tmpfs(&scene.world.path("mounted"), "size=8m") {
         Ok(mounted) => mounted,
         Err(why) => return skip(&format!("no file system can be mounted here ({why})")),
     };
@@ -203,6 +203,51 @@ fn somebody_elses_store_serves_what_it_has_and_what_it_lacks_is_told_before_anyt
     verified(&place, "as its owner again");
 }
 
+#[test]
+fn a_store_on_a_full_disk_can_be_made_smaller_and_what_else_is_done_to_it_has_one_error() {
+    let scene = Scene::new();
+    let mounted = match Mounted::ext4(&scene.world.path("mounted"), 16 << 20) {
+        Ok(mounted) => mounted,
+        Err(why) => return skip(&format!("no file system can be mounted here ({why})")),
+    };
+    let place = Place::at(&scene.world, &mounted.0.join("place"));
+    let (one, two) = (scene.lock("1.0"), scene.lock("2.0"));
+    place.ok(&scene.args(&one, &[]), "with room");
+    let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    let r = scene.r.path.display();
+    let mut export = place.command(&words(&format!("store export --library library --r {r}")));
+    let exported = scene.world.write("exported", export.output().unwrap().stdout);
+    place.ok(&scene.args(&two, &["--exact"]), "with room");
+    fs::remove_dir_all(place.path("library")).unwrap();
+    mounted.fill();
+
+    let full = ["no space left for `", "ext4 at `"];
+    one_error(&scene.run(&place, &scene.args(&two, &[])), &full);
+    let import = || {
+        let mut import = place.command(&words(&format!("store import --r {r}")));
+        import.stdin(fs::File::open(&exported).unwrap().into_file());
+        scene.world.finish(&mut import)
+    };
+    one_error(&import(), &full);
+    // What the hints advise.
+    assert!(scene.run(&place, &words("store rm aa --force")).ok().stderr.is_empty());
+    mounted.fill();
+    let ran = scene.run(&place, &words("store evict --max-size 0 --json")).ok();
+    assert!(ran.stdout.contains("\"package\":\"cc\""), "{}", ran.stdout);
+    verified(&place, "evicted");
+
+    mounted.remount("ro");
+    let read_only = ["store` is on a read-only file system (ext4 at `"];
+    place.ok(&words("store verify"), "read-only");
+    place.ok(&words("store stats"), "read-only");
+    one_error(&import(), &read_only);
+    one_error(&scene.run(&place, &scene.args(&one, &[])), &["a read-only file system"]);
+    mounted.remount("rw");
+    fs::remove_file(mounted.ballast()).unwrap();
+    place.ok(&scene.args(&one, &[]), "with room again");
+    verified(&place, "with room again");
+}
+
 /// Returns the names of the steps of a run in a fresh place.
 fn steps(scene: &Scene, args: &[String]) -> Vec<String> {
     let (place, list) = (Place::new(&scene.world, "listed"), scene.world.path("steps"));
@@ -277,7 +322,7 @@ fn whatever_the_machine_refuses_at_any_step_there_is_one_error_and_the_next_run_
     clean.ok(&args, "clean");
     let mut n_told = 0;
     let errors =
-        [("EDQUOT", "quota"), ("EROFS", "read-only"), ("EMFILE", "open"), ("EIO", "disk"), ("ENOSPC", "space")];
+        [("EDQUOT", "quota"), ("EROFS", "read-only"), ("EMFILE", "open"), ("EIO", "fails"), ("ENOSPC", "space")];
     for n in (1..=steps.len()).step_by(3) {
         let (error, word) = errors[n % errors.len()];
         let when = format!("{error} at step {n}, {}", steps[n - 1]);
@@ -388,7 +433,7 @@ fn without_a_home_or_a_place_for_temporary_files_a_run_is_fine() {
     let scene = Scene::new();
     let args = scene.args(&scene.lock("1.0"), &[]);
     let place = Place::new(&scene.world, "place");
-    let full = Tmpfs::mount(&scene.world.path("mounted"), "size=64k,nr_inodes=1");
+    let full = Mounted::tmpfs(&scene.world.path("mounted"), "size=64k,nr_inodes=1");
     let full = full.map_or_else(
         |why| {
             skip(&format!("a full TMPDIR: {why}"));

@@ -7,7 +7,7 @@ use fs_err as fs;
 use larder_ops::store::verify::{self, verify};
 
 use crate::faults::Place;
-use crate::world::{FakeR, Package, Tmpfs, World, skip};
+use crate::world::{FakeR, Mounted, Package, World, skip};
 
 const LEVELS: u64 = 20;
 
@@ -26,7 +26,7 @@ fn fill(is_inside: fn(&str) -> bool) {
     let lockfile = world.lock_published(&packages.each_ref());
     let args = [lockfile.to_str().unwrap(), "--jobs", "1", "--link", "copy", "--r", r.path.to_str().unwrap()];
     let args = args.map(str::to_owned);
-    let mounted = match Tmpfs::mount(&world.path("mounted"), "size=8m") {
+    let mounted = match Mounted::tmpfs(&world.path("mounted"), "size=8m") {
         Ok(mounted) => mounted,
         Err(why) => return skip(&format!("no file system can be mounted here ({why})")),
     };

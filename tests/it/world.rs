@@ -17,17 +17,17 @@ use serde_json::{Value, json};
 
 mod archive;
 mod fake_r;
+mod mounted;
 mod package;
 mod ran;
 mod session;
-mod tmpfs;
 
 pub(crate) use archive::{Form, tarball};
 pub(crate) use fake_r::FakeR;
+pub(crate) use mounted::Mounted;
 pub(crate) use package::Package;
 pub(crate) use ran::Ran;
 pub(crate) use session::Session;
-pub(crate) use tmpfs::Tmpfs;
 
 /// The PATH on which tests look for R and compilers.
 pub(crate) const PATH: &str = "/usr/local/bin:/usr/bin:/bin";

@@ -92,11 +92,7 @@ impl Place {
 /// by larder, or where it is a generation, which does not change. Does not wait.
 pub(super) fn lock_shared(library: &Path) -> Result<Option<fs::File>, LibraryError> {
     let Ok(file) = fs::File::open(library.join(PRIVATE).join("lock")) else { return Ok(None) };
-    match file.file().try_lock_shared() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Err(LibraryError::Busy(library.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-    }
+    if lock::try_take_shared(&file)? { Ok(Some(file)) } else { Err(LibraryError::Busy(library.to_owned())) }
 }
 
 fn is_same(file: &fs::File, path: &Path) -> bool {
