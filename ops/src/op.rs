@@ -50,6 +50,7 @@ use crate::package::PackageName;
 use crate::process::Output;
 use crate::recipe::{Recipe, provided_key};
 use crate::store::{BuiltAgainst, Depth, OnExisting, Sidecar, Store};
+use crate::trouble::Watch;
 
 mod cache;
 mod commission;
@@ -416,9 +417,12 @@ impl PackageOp {
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
         let start = Instant::now();
-        let output = Self::output(&log, cx);
+        let watch = Arc::new(Watch::over(store.root()));
+        let output = Self::output(&log, &watch, cx);
         let mut built = self.build(&prepared, Way::Warm, &view, (&log, &output), cx).await;
-        if let Err(InstallError::WarmFailed { reason }) = &built {
+        if let Err(InstallError::WarmFailed { reason }) = &built
+            && !watch.was_full()
+        {
             // From the beginning: what fails leaves half of its work in the source.
             let again = self.prepare_again(&prepared, cx).await?;
             let reason = reason.clone();
@@ -435,7 +439,7 @@ impl PackageOp {
                 let log = Logs::mark_failed(&log);
                 let because = format!("{}, and {source}", self.why_changed(key));
                 let error = OpError::Build { log: log.clone(), source };
-                let error = self.told_of_all(error);
+                let error = self.told_of_all(error.of_build(&watch, &self.spec.package));
                 if self.spec.standing == Standing::Locked || error.is_environment() || cx.stop().is_requested() {
                     return Err(error);
                 }
@@ -510,9 +514,10 @@ impl PackageOp {
     }
 
     /// Returns who listens to what a build writes.
-    fn output(log: &Path, cx: &Context<Self>) -> Output {
-        let (cx, log, number) = (cx.clone(), Arc::from(log), AtomicU64::new(0));
+    fn output(log: &Path, watch: &Arc<Watch>, cx: &Context<Self>) -> Output {
+        let (cx, log, watch, number) = (cx.clone(), Arc::from(log), Arc::clone(watch), AtomicU64::new(0));
         Arc::new(move |from, text| {
+            watch.look();
             let (log, number) = (Arc::clone(&log), number.fetch_add(1, Ordering::Relaxed));
             cx.report(Progress::Output { log, number, from, text: text.to_owned() });
         })

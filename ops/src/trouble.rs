@@ -5,6 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{Access, AtFlags, CWD};
 use rustix::io::Errno;
@@ -12,8 +13,10 @@ use rustix::io::Errno;
 use crate::fault::fs;
 use crate::lock::NoLocks;
 
-/// Less than this is as good as nothing to a build: one that is out of room removes what it began.
+/// Less than this is as good as nothing to a build.
 const SPARE: u64 = 256 << 10;
+/// Large packages with their objects and temporary files are of this order.
+const SCARCE: u64 = 1 << 30;
 
 /// What the machine refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,20 +66,29 @@ impl Trouble {
         Some(Self::new(kind(error)?, place, cause))
     }
 
-    /// Says that a build in `place` failed for want of room, if its last words or the file system say so.
-    pub fn of_build(place: &Path, said: &[String]) -> Option<Self> {
+    /// Says that a build failed for want of room, if its last words or the file system have said so.
+    pub fn of_build(watch: &Watch, said: &[String]) -> Option<Self> {
         // Builds run in the C locale, and whatever program it was, these are the words of the C library.
         let words = [("No space left on device", Kind::Full), ("Disk quota exceeded", Kind::Quota)];
         let found = said.iter().rev().find_map(|line| {
             let (_, kind) = words.iter().find(|(words, _)| line.contains(words))?;
             Some((*kind, line.trim().to_owned()))
         });
-        let is_full = || {
-            let stat = rustix::fs::statvfs(place).ok()?;
-            (stat.f_bavail * stat.f_frsize < SPARE || stat.f_files > 0 && stat.f_favail == 0)
-                .then(|| (Kind::Full, "the build failed, and nothing is free".to_owned()))
+        // R does not say why, and what it wrote may be gone before anybody has looked.
+        let words = ["error writing to connection", "write error", "write failed"];
+        let writing = said.iter().rev().find(|line| words.iter().any(|words| line.contains(words)));
+        let error = said.iter().find(|line| line.contains("rror"));
+        let written = || match writing.or(error).or(said.last()) {
+            Some(line) if watch.was_full() || writing.is_some() && watch.was_scarce() => {
+                Some((Kind::Full, line.trim().to_owned()))
+            }
+            _ => None,
         };
-        found.or_else(is_full).map(|(kind, cause)| Self::new(kind, place, cause))
+        let (kind, cause) = found.or_else(written)?;
+        let trouble = Self::new(kind, &watch.place, cause);
+        // As it was then: the build has been removed meanwhile.
+        let room = trouble.room.map(|(free, all)| (free.min(watch.least.load(Ordering::Relaxed)), all));
+        Some(Self { room, ..trouble })
     }
 
     /// Describes trouble with `place`, and asks its file system what it knows.
@@ -155,6 +167,43 @@ impl Trouble {
         let needed = self.needed.filter(|_| room.is_some()).map(|needed| format!("{} needed", shown(needed)));
         let about: Vec<String> = self.file_system.iter().cloned().chain(room).chain(needed).collect();
         format!("{what} ({}): {}", about.join(", "), self.cause).replace(" ()", "")
+    }
+}
+
+/// The least room that a file system had while a build went on: what fails for want of room is removed before anybody
+/// else hears of it.
+#[derive(Debug)]
+pub struct Watch {
+    place: PathBuf,
+    least: AtomicU64,
+}
+
+impl Watch {
+    /// Begins with the room that there is now.
+    pub fn over(place: &Path) -> Self {
+        let watch = Self { place: place.to_owned(), least: AtomicU64::new(u64::MAX) };
+        watch.look();
+        watch
+    }
+
+    /// Looks once more; to be called whenever something was heard of the build.
+    pub fn look(&self) {
+        if let Ok(stat) = rustix::fs::statvfs(&self.place) {
+            // Some file systems count no inodes.
+            let has_inodes = stat.f_files == 0 || stat.f_favail > 0;
+            let free = if has_inodes { stat.f_bavail * stat.f_frsize } else { 0 };
+            self.least.fetch_min(free, Ordering::Relaxed);
+        }
+    }
+
+    /// Says whether there was no room at one of the looks.
+    pub fn was_full(&self) -> bool {
+        self.least.load(Ordering::Relaxed) < SPARE
+    }
+
+    /// Says whether there was so little that one package may have used it up between two looks.
+    fn was_scarce(&self) -> bool {
+        self.least.load(Ordering::Relaxed) < SCARCE
     }
 }
 
@@ -271,9 +320,19 @@ mod tests {
     fn a_build_that_ran_out_of_room_says_so() {
         let dir = tempfile::tempdir().unwrap();
         let said = ["cc1plus: error: x.o: No space left on device".to_owned(), "make: *** [x.o] Error 1".to_owned()];
-        let trouble = Trouble::of_build(dir.path(), &said).unwrap();
+        let watch = Watch::over(dir.path());
+        let trouble = Trouble::of_build(&watch, &said).unwrap();
         assert_eq!((trouble.kind, trouble.cause.as_str()), (Kind::Full, said[0].as_str()));
-        assert_eq!(Trouble::of_build(dir.path(), &["undefined reference".to_owned()]), None);
+        let said =
+            ["Error in serialize(x) : ".to_owned(), "  error writing to connection".to_owned(), "failed".to_owned()];
+        watch.least.store(SCARCE, Ordering::Relaxed);
+        assert_eq!(Trouble::of_build(&watch, &said), None, "there was room all the time");
+        watch.least.store(SCARCE - 1, Ordering::Relaxed);
+        assert_eq!(Trouble::of_build(&watch, &said).unwrap().cause, "error writing to connection");
+        let said = ["Error: no".to_owned(), "ERROR: failed".to_owned()];
+        assert_eq!(Trouble::of_build(&watch, &said), None, "that may be anything");
+        watch.least.store(0, Ordering::Relaxed);
+        assert_eq!(Trouble::of_build(&watch, &said).unwrap().cause, "Error: no");
     }
 
     #[test]

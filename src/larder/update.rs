@@ -1,6 +1,7 @@
 //! The library at the end of a run: what came to its end goes in, what is no longer wanted goes out.
 
 use std::collections::{BTreeSet, HashSet};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -103,9 +104,11 @@ pub(super) async fn update(
         });
     }
     let used = linker.mode();
-    if larder.config.link.is_none() && linker.has_copied() && used == LinkMode::Copy {
-        let between = "between store and library, so packages were copied";
-        warn(format!("the file system does not share files {between}; `--link copy` says that this is meant"));
+    // Between two file systems that is no news.
+    let is_refused = used == LinkMode::Copy && is_one_file_system(store.root(), &request.library);
+    if larder.config.link.is_none() && linker.has_copied() && is_refused {
+        let so = "so packages were copied; `--link copy` says that this is meant";
+        warn(format!("the file system of store and library refuses hard links, {so}"));
     }
     if let Some(chosen) = larder.config.link.filter(|chosen| *chosen != used) {
         warn(format!("the file system does not allow `{chosen}` between store and library; used `{used}`"));
@@ -157,6 +160,11 @@ fn stale_text(stale: &[Settled]) -> String {
     let named = stale.iter().map(|stale| format!("{} {} ({})", stale.package, stale.version, because(stale)));
     let named = named.collect::<Vec<_>>().join(", ");
     format!("of the reference library, but not of the lockfile, and left out as stale: {named}")
+}
+
+fn is_one_file_system(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| path.metadata().map(|meta| meta.dev()).ok();
+    device(one).is_some_and(|id| Some(id) == device(other))
 }
 
 /// Says whether two directories hold the same installation of a package: R stamps each one with its time.

@@ -63,7 +63,10 @@ fn fill(is_inside: fn(&str) -> bool) {
             assert_eq!(said.matches("No space left on device").count(), 1, "{when}: {said}");
             let errors: Vec<_> = said.lines().filter(|line| line.starts_with("error: ")).collect();
             assert!(errors.len() == 1 && errors[0].starts_with("error: no space left for `"), "{when}: {said}");
-            assert!(errors[0].contains(" free)") && said.contains("hint: free some space there"), "{when}: {said}");
+            assert!(
+                errors[0].contains(" of 8.0 MiB free") && said.contains("hint: free some space there"),
+                "{when}: {said}"
+            );
             assert!(place.library().is_empty(), "{when}: the library changes as a whole or not at all");
         }
         fs::remove_file(mounted.ballast()).unwrap();

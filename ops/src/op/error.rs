@@ -9,7 +9,7 @@ use crate::install::InstallError;
 use crate::package::PackageName;
 use crate::process::ProcessError;
 use crate::store::{BrokenEntry, Store, StoreError};
-use crate::trouble::{Kind, Trouble, is_environment};
+use crate::trouble::{Kind, Trouble, Watch, is_environment};
 use crate::unpack::UnpackError;
 
 /// Why a package did not come to its end. Nothing of it is in the store.
@@ -96,16 +96,24 @@ impl OpError {
     /// Takes the failure of one package for what it is, if any other would fail like it: trouble with the store, where
     /// all work is done.
     pub(super) fn in_store(self, store: &Store, package: &PackageName) -> Self {
-        let trouble = match &self {
-            Self::Build { source: InstallError::Failed { tail, .. }, .. } => Trouble::of_build(store.root(), tail),
-            other => other.io().and_then(|error| Trouble::of(error, store.root(), error.to_string())),
-        };
+        let trouble = self.io().and_then(|error| Trouble::of(error, store.root(), error.to_string()));
         // A file of the package's own that may not be read is nobody else's trouble.
         let is_general = |trouble: &Trouble| trouble.kind != Kind::Forbidden || store.refusal().is_some();
-        match trouble.filter(is_general) {
-            Some(trouble) => Self::Machine(Trouble { cause: format!("{package}: {}", trouble.cause), ..trouble }),
-            None => self,
-        }
+        trouble.filter(is_general).map_or(self, |trouble| Self::machine(trouble, package))
+    }
+
+    /// As [`OpError::in_store`], for a build that was watched.
+    pub(super) fn of_build(self, watch: &Watch, package: &PackageName) -> Self {
+        let said = match &self {
+            Self::Build { source: InstallError::WarmFailed { reason }, .. } => std::slice::from_ref(reason),
+            Self::Build { source: InstallError::Failed { tail, .. }, .. } => tail,
+            _ => return self,
+        };
+        Trouble::of_build(watch, said).map_or(self, |trouble| Self::machine(trouble, package))
+    }
+
+    fn machine(trouble: Trouble, package: &PackageName) -> Self {
+        Self::Machine(Trouble { cause: format!("{package}: {}", trouble.cause), ..trouble })
     }
 
     /// Returns the programs that building needed and this machine lacks.
