@@ -69,7 +69,8 @@ impl Run {
         self.stop.clone()
     }
 
-    /// Waits for the end and returns the report.
+    /// Waits for the end and returns the report. If the machine refused, such as for want of room, that is the error; what
+    /// was finished by then is in the report of [`Event::Finished`].
     pub async fn finish(mut self) -> Result<Report, Error> {
         match (&mut self.task).await {
             Ok(result) => result,
