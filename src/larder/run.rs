@@ -144,6 +144,7 @@ async fn with_engine(
         emit(Event::Warning { message });
     }
     larder.check(&plan, request)?;
+    let _tenure = store.tenure();
     // From here on nobody evicts what the plan was made with; what went until now is a miss.
     let sources: Vec<_> = plan.sources().map(|(package, source)| (package.clone(), source)).collect();
     let leasing = Arc::clone(workshop);
