@@ -240,6 +240,9 @@ pub(crate) struct ExchangeArgs {
     /// The library is to take the place of the reference library: what is the same comes over from there
     #[arg(long, requires = "reference_lib")]
     pub runtime: bool,
+    /// Read every byte of what is taken, and set aside what is not as it was stored
+    #[arg(long, env = "LARDER_VERIFY", hide_env_values = true)]
+    pub verify: bool,
     #[command(flatten)]
     pub store: StoreArgs,
     /// The R that the packages are for [default: R on PATH]

@@ -388,8 +388,8 @@ impl Larder {
         library: &'a Path,
         beside: Option<&'a Beside>,
     ) -> Known<'a> {
-        let reference = beside.map(|beside| &*beside.library);
-        Known { store, record, library, reference, toolchain: &self.host.toolchain, blobs: &self.blobs }
+        let (toolchain, blobs) = (&self.host.toolchain, &self.blobs);
+        Known { store, record, library, beside, depth: self.depth(), toolchain, blobs }
     }
 
     fn makevars(&self) -> Result<Option<Sha256Digest>, Error> {
@@ -450,8 +450,12 @@ impl Larder {
                 timeout: self.config.build_timeout,
                 warm: (!self.config.is_plain_install).then(Arc::default),
             },
-            depth: if self.config.verifies { Depth::Full } else { Depth::Glance },
+            depth: self.depth(),
         }
+    }
+
+    fn depth(&self) -> Depth {
+        if self.config.verifies { Depth::Full } else { Depth::Glance }
     }
 
     /// Finds out before anything is built what would stop the run later.
@@ -505,15 +509,21 @@ struct Known<'a> {
     store: &'a Store,
     record: &'a Record,
     library: &'a Path,
-    reference: Option<&'a ReferenceLibrary>,
+    beside: Option<&'a Beside>,
+    depth: Depth,
     toolchain: &'a Toolchain,
     blobs: &'a Blobs,
 }
 
 impl Known<'_> {
+    fn reference(&self) -> Option<&ReferenceLibrary> {
+        self.beside.map(|beside| &*beside.library)
+    }
+
     /// Returns what an installed package made from this source says that it links to. The store may have forgotten it.
     fn installed_configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        let libraries = [Some((self.library, self.record)), self.reference.map(|other| (other.root(), other.record()))];
+        let libraries =
+            [Some((self.library, self.record)), self.reference().map(|other| (other.root(), other.record()))];
         let mut having = libraries.into_iter().flatten().filter(|(_, record)| record.source(package) == Some(source));
         let bytes = having.find_map(|(dir, _)| fs_err::read(dir.join(package).join("DESCRIPTION")).ok())?;
         Some(Configs { linkingto: Description::parse(&bytes).packages("LinkingTo"), ..Configs::default() })
@@ -526,12 +536,16 @@ impl Knowledge for Known<'_> {
     }
 
     fn in_reference(&self, package: &PackageName) -> Option<Reference> {
-        let reference = self.reference?.record().get(package)?;
-        self.reference?.tree(package, reference).map(|_| reference)
+        let (library, is_extra) =
+            (self.reference()?, |beside: &Beside| beside.extras.iter().any(|extra| extra.package == *package));
+        // Who wants every byte looked at has built again what nobody can vouch for any more.
+        let may_be_taken = self.depth == Depth::Glance || self.beside.is_some_and(is_extra);
+        let reference = library.record().get(package).filter(|_| may_be_taken)?;
+        library.tree(package, reference).map(|_| reference)
     }
 
     fn differs_from_reference(&self, key: &PackageKey) -> String {
-        self.reference.map(|reference| reference.difference(key)).unwrap_or_default()
+        self.reference().map(|reference| reference.difference(key)).unwrap_or_default()
     }
 
     fn has(&self, package: &PackageName, reference: Reference) -> bool {

@@ -5,7 +5,8 @@
 //! ```text
 //! sha256/ab/<64 hex digits>             a whole download, 0444, never changed
 //! first-seen/<sha256 of identity>.json  a FirstSeen record
-//! partial/...                           downloads that are under way or were broken off
+//! partial/...                           downloads that are under way or were broken off; locked as a whole by each
+//!                                       process that downloads, together, and by one that clears up, alone
 //! ```
 //!
 //! Whatever is under `sha256/` and `first-seen/` was flushed to disk before it got its name.
@@ -79,6 +80,21 @@ impl Blobs {
     /// Makes the directory if it is absent; without it nothing can be downloaded.
     pub fn create(&self) -> io::Result<()> {
         ["sha256", "first-seen", "partial"].iter().try_for_each(|part| fs::create_dir_all(self.dir.join(part)))
+    }
+
+    /// Keeps those who clear up away from what is under way, for as long as the returned file is open. `None` where
+    /// that cannot be: there they find out neither whether somebody downloads, and leave everything alone.
+    pub(crate) fn hold(&self) -> Option<File> {
+        let dir = File::open(self.dir.join("partial")).ok()?;
+        dir.file().lock_shared().ok().map(|()| dir)
+    }
+
+    /// Makes downloads wait while the returned file is open, if none is under way.
+    pub(crate) fn try_close(&self) -> Option<File> {
+        let path = self.dir.join("partial");
+        fs::create_dir_all(&path).ok()?;
+        let dir = File::open(path).ok()?;
+        dir.try_lock().ok().map(|()| dir)
     }
 
     /// Returns the file with the bytes of `digest`, if it is there. They are not read again: only [`crate::fetch`]

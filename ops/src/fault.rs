@@ -134,6 +134,7 @@ pub mod fs {
         create_dir_all(path: impl AsRef<Path>) -> ();
         rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> ();
         remove_file(path: impl AsRef<Path>) -> ();
+        remove_dir(path: impl AsRef<Path>) -> ();
         set_permissions(path: impl AsRef<Path>, permissions: std::fs::Permissions) -> ();
         copy(from: impl AsRef<Path>, to: impl AsRef<Path>) -> u64;
     }

@@ -234,6 +234,8 @@ impl Fetcher {
     ) -> Result<Fetched, Reason> {
         let blobs = self.config.blobs.clone();
         let url = source.to_string();
+        let used = blobs.clone();
+        let _in_use = blocking(move || Ok(used.hold())).await?;
         let (digest, path) = match source {
             Source::Http(address) => {
                 let earlier = match expected {

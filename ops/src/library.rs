@@ -160,6 +160,17 @@ impl Library {
         Place::holder(library)
     }
 
+    /// Says whether some process changes the library now, without keeping anybody from it.
+    pub fn is_being_changed(library: &Path) -> bool {
+        Place::is_locked(library)
+    }
+
+    /// Removes a library with all its generations, whoever uses it. One that is not there is fine.
+    pub fn remove(library: &Path) -> io::Result<()> {
+        remove_all(library)?;
+        remove_all(&Generations::beside(library).dir())
+    }
+
     fn locked(place: Place, platform: &str, lock: fs::File) -> Result<Self, LibraryError> {
         let root = place.root()?;
         remove_all(&root.join(PRIVATE).join(record::NEW))?;

@@ -270,7 +270,7 @@ impl PackageOp {
             all.extend(names.into_iter().zip(keys.iter().filter_map(Key::wanted).cloned()));
             let key = Arc::new(recipe.key(&all));
             *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&key));
-            commission.key(key, spec, &workshop.store)
+            commission.key(key, spec, &workshop.store, workshop.depth)
         }))
     }
 
@@ -415,7 +415,7 @@ impl PackageOp {
             inputs.closure().iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
         cx.report(Progress::Building);
         let logs = Logs::new(store.root());
-        let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
+        let (log, _in_use) = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
         let start = Instant::now();
         let watch = Arc::new(Watch::over(store.root()));
         let output = Self::output(&log, &watch, cx);

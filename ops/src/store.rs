@@ -80,6 +80,7 @@ mod writable;
 pub use entry::{BrokenEntry, Depth, Problem};
 pub use evict::{EvictError, Evicted, Policy, Summary, What, evict, remove};
 pub use keys::Lead;
+pub use lease::Tenure;
 pub use listing::{Listed, list};
 pub use roots::RootError;
 pub use sidecar::SidecarError;
@@ -297,8 +298,8 @@ impl Store {
         }
     }
 
-    /// Leases sources for as long as this store is open: what is there of them from here on is not evicted. Call it
-    /// before looking anything up that is to stay.
+    /// Leases sources for as long as this store is open, or the run goes on that this is for: what is there of them from
+    /// here on is not evicted. Call it before looking anything up that is to stay.
     pub fn hold<'a>(&self, sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>) -> io::Result<()> {
         let held = |(package, source): (&PackageName, _)| Held::Source {
             platform: self.platform.clone(),
@@ -306,6 +307,12 @@ impl Store {
             source,
         };
         self.lease.hold(&self.root, sources.into_iter().map(held))
+    }
+
+    /// Begins a run: what it asks to hold stays at least until the returned value is dropped, and may go then, even if
+    /// other runs go on.
+    pub fn tenure(&self) -> Tenure<'_> {
+        self.lease.begin(&self.root)
     }
 
     /// Leases a download in the store, as [`Store::hold`] does sources.
@@ -337,11 +344,10 @@ impl Store {
         self.root.join(".locks").join(format!("{}-{source}.lock", self.platform))
     }
 
-    /// Removes what dead processes left in staging, and what is known of keys whose entries somebody removed; what a
-    /// living process works on is locked by it. Cheap where there is nothing, so every run begins with it.
+    /// Removes what dead processes left in staging; what a living process works on is locked by it. Cheap where there is
+    /// nothing, however much is stored, so every run begins with it.
     pub fn sweep(&self) {
         staging::sweep(&self.root);
-        self.prune_keys();
     }
 
     /// Makes an empty directory on the store's file system, removed when it is dropped.

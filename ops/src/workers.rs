@@ -18,6 +18,7 @@ use crate::fault::fs;
 use serde::{Deserialize, Serialize};
 
 use crate::fs::{remove_all, walk, write_atomically};
+use crate::library::Library;
 
 /// All libraries of workers in one store.
 #[derive(Debug, Clone)]
@@ -78,6 +79,15 @@ pub enum WorkerError {
     /// It is no id.
     #[error("`{0}` is no worker's library: expected an id of 32 hex digits")]
     NotAnId(String),
+}
+
+impl From<WorkerError> for io::Error {
+    fn from(error: WorkerError) -> Self {
+        match error {
+            WorkerError::Io(error) => error,
+            other => Self::other(other),
+        }
+    }
 }
 
 impl fmt::Display for WorkerId {
@@ -157,14 +167,20 @@ impl Workers {
 
     /// Removes a library, whoever owns it. One that is not there is fine.
     pub fn remove(&self, id: &WorkerId) -> Result<(), WorkerError> {
-        remove_all(&self.library(id))?;
+        Library::remove(&self.library(id))?;
         Ok(remove_all(&self.owner_path(id))?)
+    }
+
+    /// Returns the libraries whose owners have ended, but not what some other process changes now.
+    pub fn ended(&self) -> Result<Vec<Worker>, WorkerError> {
+        let is_left = |worker: &Worker| worker.life == Life::Ended && !Library::is_being_changed(&worker.library);
+        Ok(self.list()?.into_iter().filter(is_left).collect())
     }
 
     /// Removes the libraries whose owners have ended; returns which.
     pub fn sweep(&self) -> Result<Vec<WorkerId>, WorkerError> {
         let mut removed = Vec::new();
-        for worker in self.list()?.into_iter().filter(|worker| worker.life == Life::Ended) {
+        for worker in self.ended()? {
             self.remove(&worker.id)?;
             removed.push(worker.id);
         }

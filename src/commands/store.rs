@@ -6,10 +6,10 @@ use larder_ops::package::PackageName;
 use larder_ops::store::EvictError;
 use larder_ops::trouble::Trouble;
 
-use super::{CommandError, Env, palette};
+use super::{CommandError, Env, config, palette};
 use crate::cli::{Color, ExchangeArgs, StoreCommand};
 use crate::exit::Exit;
-use crate::larder::{self, Exchange};
+use crate::larder::{self, Config, Exchange};
 use crate::ui;
 
 mod evict;
@@ -54,11 +54,18 @@ fn refused(error: &EvictError, store: &Path) -> CommandError {
     CommandError { hints: hint.into_iter().collect(), ..CommandError::new(exit, error.to_string()) }
 }
 
+fn exchange_config(args: &ExchangeArgs, env: &Env) -> Result<Config, CommandError> {
+    Ok(Config { verifies: args.verify, ..config(&args.store, args.r.as_deref(), None, env)? })
+}
+
 fn exchange(args: &ExchangeArgs) -> Exchange {
     Exchange { library: args.lib.clone(), reference: args.reference_lib.clone(), is_runtime: args.runtime }
 }
 
-fn warn_of_stale(stale: &[PackageName], env: &Env) {
+fn warn(warnings: &[String], stale: &[PackageName], env: &Env) {
+    for message in warnings {
+        ui::print_warning(message, palette(env, Color::Auto));
+    }
     if !stale.is_empty() {
         let names = stale.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
         let message = format!("of the reference library, but not of the lockfile, and left out as stale: {names}");

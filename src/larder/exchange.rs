@@ -13,7 +13,7 @@ use larder_ops::library::{Change, Library, Put, Record, What, has_package};
 use larder_ops::link::{LinkMode, Linker};
 use larder_ops::op::{Origin, Standing};
 use larder_ops::package::{Description, PackageName};
-use larder_ops::store::{Configs, OnExisting, Sidecar, Store, StoreError};
+use larder_ops::store::{Configs, Depth, OnExisting, Sidecar, Store, StoreError};
 use larder_ops::toolchain::Provided;
 
 use super::{Access, Error, Known, Larder, Request};
@@ -45,6 +45,8 @@ pub struct Found {
     /// Packages of the reference library, but not of the lockfile, that are not in the new library, since they would not
     /// work there.
     pub stale: Vec<PackageName>,
+    /// What the store has, but not as it was stored, and so counts as lacking.
+    pub warnings: Vec<String>,
 }
 
 /// Packages whose own source is as it was, but not what they are compiled against.
@@ -63,6 +65,8 @@ pub struct Ingested {
     pub manifest: Manifest,
     /// Packages of the reference library that the manifest does not have, since they would not work beside the rest.
     pub stale: Vec<PackageName>,
+    /// What the store had, but not as it was stored, and got anew.
+    pub warnings: Vec<String>,
 }
 
 /// A library's content: package to place in the store.
@@ -118,13 +122,21 @@ impl Larder {
             }
             let reference = vertex.key.as_ref().map(|key| key.reference());
             let kept = reference.and_then(|reference| Some((reference, in_use?.tree(package, reference)?)));
+            // What stays where it is is not loaded.
+            let kept = kept.filter(|(reference, tree)| {
+                !exchange.is_runtime || !is_locked || self.vouches(&store, package, *reference, tree)
+            });
             let needs_absent = || plan.dag.inputs(id).any(|(input, _)| absent.contains(&input));
             if !is_locked && needs_absent() {
                 absent.insert(id);
                 found.stale.push(package.clone());
                 continue;
             }
-            let stored = reference.and_then(|reference| Some((reference, store.lookup(package, reference)?)));
+            let stored = match reference.filter(|_| kept.is_none()) {
+                Some(reference) => self.sound(&store, package, reference, &mut found.warnings)?,
+                None => None,
+            };
+            let stored = reference.zip(stored);
             if let Some((reference, _)) = &stored {
                 store.touch(package, *reference);
             }
@@ -178,6 +190,7 @@ impl Larder {
             self.plan_from(lockfile, &request, &known, beside.as_ref())?
         };
         let in_use = beside.as_ref().map(|beside| &*beside.library);
+        store.hold(plan.sources())?;
         let mut done = Ingested::default();
         done.stale.extend(plan.stale.iter().map(|stale| stale.package.clone()));
         let mut absent = BTreeSet::new();
@@ -200,7 +213,7 @@ impl Larder {
             } else if is_kept {
                 done.manifest.insert(package.clone(), key.reference());
             } else if installed(library, vertex).is_some() {
-                take(&store, &plan, vertex, key, library)?;
+                self.take(&store, &plan, vertex, key, library, &mut done.warnings)?;
                 done.manifest.insert(package.clone(), key.reference());
             }
         }
@@ -214,16 +227,17 @@ impl Larder {
         Ok(done)
     }
 
-    /// Makes `library` hold exactly what `manifest` says, as far as the store has it; returns what it lacks.
+    /// Makes `library` hold exactly what `manifest` says, as far as the store has it; returns what it lacks. What it has
+    /// not as it was stored is set aside, and lacking.
     pub fn assemble(&self, manifest: &Manifest, library: &Path) -> Result<Vec<PackageName>, Error> {
         let store = self.store();
         let mut library = Library::open(library, store.platform())?;
         store.hold(manifest.iter().map(|(package, reference)| (package, reference.source)))?;
         let linker = Linker::new(self.config.link);
-        let (mut missing, mut put) = (Vec::new(), Vec::new());
+        let (mut missing, mut put, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
         for (package, reference) in manifest.iter().filter(|(package, reference)| !library.holds(package, **reference))
         {
-            match store.lookup(package, *reference) {
+            match self.sound(&store, package, *reference, &mut warnings)? {
                 Some(tree) => {
                     store.touch(package, *reference);
                     put.push(Put { package: package.clone(), tree, what: What::Stored(*reference) });
@@ -235,18 +249,57 @@ impl Larder {
         let remove = ours.into_iter().filter(|package| !manifest.contains_key(*package)).cloned().collect();
         store.register(library.place());
         library.apply(&Change { put, remove, ..Change::default() }, &linker)?;
+        for warning in warnings {
+            tracing::warn!("{warning}");
+        }
         Ok(missing)
+    }
+
+    /// Returns an entry of the store, looked at as closely as was asked for. A broken one is set aside, and none.
+    fn sound(
+        &self,
+        store: &Store,
+        package: &PackageName,
+        reference: Reference,
+        warnings: &mut Vec<String>,
+    ) -> Result<Option<PathBuf>, Error> {
+        let found = store.sound(package, reference, self.depth())?;
+        Ok(found.unwrap_or_else(|broken| {
+            warnings.push(format!("{package} could not be loaded: {broken}; it is set aside"));
+            None
+        }))
+    }
+
+    /// Says whether a package of a library may be taken from there. Who wants everything looked at takes only what the
+    /// store can vouch for.
+    fn vouches(&self, store: &Store, package: &PackageName, reference: Reference, tree: &Path) -> bool {
+        self.depth() == Depth::Glance || store.is_copy(package, reference, tree) == Some(true)
+    }
+
+    /// Copies an installed package into the store, unless it is there already.
+    fn take(
+        &self,
+        store: &Store,
+        plan: &Plan,
+        vertex: &Vertex,
+        key: &PackageKey,
+        library: &Path,
+        warnings: &mut Vec<String>,
+    ) -> Result<(), Error> {
+        let package = &vertex.spec.package;
+        store.hold([(package, key.reference().source)])?;
+        if self.sound(store, package, key.reference(), warnings)?.is_some() {
+            store.touch(package, key.reference());
+            return Ok(());
+        }
+        give(store, plan, vertex, key, library)
     }
 }
 
-/// Copies an installed package into the store, unless it is there already.
-fn take(store: &Store, plan: &Plan, vertex: &Vertex, key: &PackageKey, library: &Path) -> Result<(), Error> {
+/// Copies an installed package into the store. Losing the race to an equal one is success.
+fn give(store: &Store, plan: &Plan, vertex: &Vertex, key: &PackageKey, library: &Path) -> Result<(), Error> {
     let package = &vertex.spec.package;
     let _lock = store.lock_source(key.reference().source)?;
-    if store.lookup(package, key.reference()).is_some() {
-        store.touch(package, key.reference());
-        return Ok(());
-    }
     let staging = store.stage()?;
     let copy = staging.path().join("copy");
     // Never a hard link: whoever owns the library may write to its files.

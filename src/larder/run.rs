@@ -152,6 +152,7 @@ async fn with_engine(
     if let Some(message) = trouble::check(store, &plan)? {
         emit(Event::Warning { message });
     }
+    let _tenure = store.tenure();
     // From here on nobody evicts what the plan was made with; what went until now is a miss.
     let sources: Vec<_> = plan.sources().map(|(package, source)| (package.clone(), source)).collect();
     let leasing = Arc::clone(workshop);

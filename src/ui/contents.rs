@@ -79,6 +79,7 @@ fn kind(what: &What) -> &'static str {
         What::Partial => "partial-download",
         What::Log => "log",
         What::Aside => "aside",
+        What::Worker => "worker",
     }
 }
 

@@ -119,3 +119,27 @@ fn what_the_store_holds_is_counted_listed_and_removed_by_name() {
     assert_eq!(world.run(["store", "ls"]).ok().stdout, "");
     world.run(["store", "verify"]).ok();
 }
+
+#[test]
+fn an_evictor_ends_the_libraries_of_workers_that_are_gone_and_what_they_held_goes() {
+    need_r!();
+    let world = World::new();
+    let lock = world.lock_published(&[&Package::new("demo", "1.0")]);
+    let mut owner = std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let workers = larder_ops::workers::Workers::of(&world.path("store"));
+    let worker = workers.create(Some(owner.id())).unwrap();
+    // Of generations, so that there is more of it than the name.
+    world.solve(&lock, &["--atomic-library", "--library", worker.library.to_str().unwrap()]).ok();
+    let evict = |more: &[&str]| {
+        let args = ["store", "evict", "--max-size", "0", "--json"];
+        world.run(args.iter().chain(more).copied()).ok().events()
+    };
+    assert_eq!(last(&evict(&[]))["entries"], 0);
+    drop(owner.stdin.take());
+    owner.wait().unwrap();
+    for more in [&["--dry-run"][..], &[]] {
+        let events = evict(more);
+        assert_eq!((&events[0]["kind"], &last(&events)["entries"]), (&"worker".into(), &1.into()), "{more:?}");
+    }
+    assert!(world.items("store/.workers").is_empty() && world.platform_or_none().is_none());
+}

@@ -130,6 +130,8 @@ pub(crate) struct Scenario {
     /// Damage done to the store by hand afterwards.
     damage: fn(&Place<'_>),
     pub(crate) args: Vec<String>,
+    /// What is done when the command was interrupted, before it is begun again.
+    after: Vec<Vec<String>>,
     /// What the command reads.
     stdin: Option<PathBuf>,
 }
@@ -143,7 +145,7 @@ fn scratch() -> tempfile::TempDir {
 
 /// Does `args` with a fault at every step, two at a time; returns how many steps there are.
 fn at_every_step(world: &World, scenario: &Scenario, fault: &str, n_max: usize) -> usize {
-    let Scenario { name, before, damage, args, stdin } = scenario;
+    let Scenario { name, before, damage, args, after, stdin } = scenario;
     let dir = scratch();
     let place = |part: &str| Place { stdin: stdin.clone(), ..Place::at(world, &dir.path().join(part)) };
     let template = place("template");
@@ -154,6 +156,9 @@ fn at_every_step(world: &World, scenario: &Scenario, fault: &str, n_max: usize) 
     let clean = place("clean");
     clean.become_like(&template);
     clean.ok(args, name);
+    for args in after.iter().chain((!after.is_empty()).then_some(args)) {
+        clean.ok(args, name);
+    }
     assert_eq!(clean.leftovers(), Vec::<PathBuf>::new(), "{name}, undisturbed");
     let place = &place;
     let (next, n_done) = (AtomicUsize::new(1), AtomicUsize::new(0));
@@ -179,10 +184,13 @@ fn at_every_step(world: &World, scenario: &Scenario, fault: &str, n_max: usize) 
                 assert!(matches!(code, Some(0 | 1 | 3)), "{when}: {}", shown(&output));
             }
             n_done.fetch_add(1, Ordering::Relaxed);
+            for after in after {
+                place.ok(after, &when);
+                assert_verified(&place, &when);
+            }
             place.ok(args, &when);
             assert_eq!(place.library(), clean.library(), "{when}");
-            let verified = verify(&place.path("store"), &verify::Options::default(), &|_, _| ()).unwrap();
-            assert!(verified.findings.is_empty(), "{when}: {:?}", verified.findings);
+            assert_verified(&place, &when);
             assert_eq!(place.store(), clean.store(), "{when}");
             assert_eq!(place.leftovers(), Vec::<PathBuf>::new(), "{when}");
         }
@@ -193,6 +201,11 @@ fn at_every_step(world: &World, scenario: &Scenario, fault: &str, n_max: usize) 
         }
     });
     n_done.into_inner()
+}
+
+fn assert_verified(place: &Place<'_>, when: &str) {
+    let verified = verify(&place.path("store"), &verify::Options::default(), &|_, _| ()).unwrap();
+    assert!(verified.findings.is_empty(), "{when}: {:?}", verified.findings);
 }
 
 fn words(text: &str) -> Vec<String> {
@@ -241,6 +254,7 @@ pub(crate) fn scenarios(world: &World, r: &FakeR) -> Vec<Scenario> {
         before: before.to_vec(),
         damage: nothing,
         args,
+        after: Vec::new(),
         stdin: None,
     };
     let exported = world.write("exported", {
@@ -272,6 +286,11 @@ pub(crate) fn scenarios(world: &World, r: &FakeR) -> Vec<Scenario> {
             &[solve(&one, "--atomic-library"), solve(&two, "--atomic-library")],
             words("library rollback 1"),
         ),
+        // What went is built again, then the other half goes, and the store is what is in the library.
+        Scenario {
+            after: vec![solve(&one, "")],
+            ..scenario("evict", &[solve(&one, ""), solve(&two, "")], words("store evict --max-size 0"))
+        },
         Scenario { damage: spoil, ..scenario("repair", &[solve(&one, "")], words("store verify --repair")) },
     ]
 }

@@ -186,6 +186,19 @@ fn staging_of_the_living_stays_and_of_the_dead_goes() {
 }
 
 #[test]
+fn d13_a_build_that_fails_leaves_no_directory_behind() {
+    need_r!();
+    let world = World::new();
+    let script = "#!/bin/sh\nmkdir -p deep/er && echo x > deep/er/file && chmod 0500 deep && exit 1\n";
+    let bad = world.lock_published(&[&Package::configured("bad", "1.0", script), &Package::new("good", "1.0")]);
+    let ran = world.solve(&bad, &["--keep-going"]).exits(1);
+    assert_eq!(ran.outcomes(), "bad failed, good ingested");
+    for dir in ["store/.staging", "store/.locks/staging", "tmp"] {
+        assert!(world.items(dir).is_empty(), "{dir}: {:?}", world.items(dir));
+    }
+}
+
+#[test]
 fn a_store_that_cannot_be_made_is_an_error_of_the_machine() {
     need_r!();
     let world = World::new();

@@ -124,3 +124,64 @@ fn a_package_that_is_being_built_is_not_called_broken() {
     assert_eq!(run.finish().ok().outcomes(), "slow ingested");
     world.run(["store", "verify"]).ok();
 }
+
+#[test]
+fn a_broken_entry_that_is_met_by_its_content_is_set_aside_and_built_again() {
+    need_r!();
+    let world = World::new();
+    let lock = |version: &str| {
+        world.lock_published(&[&Package::header("hdr", version, 1), &Package::linker("lnk", "2.0", "hdr")])
+    };
+    world.solve(&lock("1.0"), &[]).ok();
+    flip(&world.trees("lnk")[0].join("DESCRIPTION"));
+    // The same headers: without looking closely it would be taken over.
+    let ran = world.solve(&lock("1.1"), &["--verify", "--library", "fresh"]).ok();
+    assert_eq!(ran.outcomes(), "hdr ingested, lnk ingested");
+    assert!(ran.warnings().contains("lnk could not be loaded: its entry in the store is broken"), "{}", ran.warnings());
+    assert_eq!(world.items("store/.aside").len(), 1);
+    assert_eq!(world.trees("lnk").len(), 1, "only the new build");
+    world.run(["store", "verify"]).ok();
+}
+
+#[test]
+fn with_verify_nothing_damaged_is_given_to_other_tools_or_taken_from_a_library_in_use() {
+    need_r!();
+    let (world, lock) = built();
+    let (lockfile, manifest) = (lock.to_str().unwrap(), world.record());
+    let populate = |lib: &str, more: &[&str]| {
+        let args = ["store", "populate", "--lockfile", lockfile, "--lib", lib];
+        world.run(args.iter().chain(more).copied()).ok()
+    };
+    let is_damaged = |lib: &str| world.read(&format!("{lib}/demo/data.txt")) != "some data\n";
+    flip(&world.trees("demo")[0].join("data.txt"));
+    assert_eq!(populate("trusting", &[]).stdout, "store: 2 hits, 0 misses\n");
+    assert!(is_damaged("trusting"));
+    let ran = populate("careful", &["--verify"]);
+    assert_eq!(ran.stdout, "store: 1 hits, 1 misses\n");
+    assert!(ran.stderr.contains("demo could not be loaded") && ran.stderr.contains("set aside"), "{}", ran.stderr);
+    assert!(!world.has("careful/demo") && world.has("careful/other"));
+    world.run(["store", "verify"]).ok();
+
+    // The other tool gives it back, and it is lost once more, this time behind the back of the record of a library.
+    world.solve(&lock, &["--library", "again"]).ok();
+    flip(&world.trees("demo")[0].join("data.txt"));
+    let mut config = larder::larder::Config::new(world.path("store"), [("PATH".into(), crate::world::PATH.into())]);
+    config.verifies = true;
+    let larder = larder::larder::Larder::open(config).unwrap();
+    let missing = larder.assemble(&serde_json::from_value(manifest).unwrap(), &world.path("assembled")).unwrap();
+    assert_eq!(missing.iter().map(ToString::to_string).collect::<Vec<_>>(), ["demo"]);
+    assert!(!world.has("assembled/demo") && world.has("assembled/other"));
+    assert_eq!(world.items("store/.aside").len(), 2);
+
+    // A library in use, whose package the store has no longer: nothing says what its bytes were.
+    let from = ["--reference-lib", "again", "--library"];
+    let ran = world.solve(&lock, &[&from[..], &["next"]].concat()).ok();
+    assert_eq!(ran.outcomes(), "demo loaded, other loaded");
+    let ran = world.solve(&lock, &[&from[..], &["checked", "--verify"]].concat()).ok();
+    assert_eq!(ran.outcomes(), "demo ingested, other loaded");
+    assert!(!is_damaged("checked"));
+    // Now the store can tell, and it is the copy in the library in use that is not as it was stored.
+    let copied = ["--reference-lib", "again", "--runtime", "--verify"];
+    assert_eq!(populate("runtime", &copied).stdout, "store: 0 hits, 0 misses, 1 ABI hits, 0 ABI rebuilds\n");
+    assert!(!is_damaged("runtime") && world.has("runtime/other"));
+}

@@ -180,7 +180,7 @@ impl Generations {
         target.strip_prefix(&self.name).ok()?.to_str()?.parse().ok()
     }
 
-    fn dir(&self) -> PathBuf {
+    pub(super) fn dir(&self) -> PathBuf {
         self.place.with_file_name(&self.name)
     }
 

@@ -66,6 +66,12 @@ impl Place {
         lock::holder(&Self::find(library).ok()?.lock_path())
     }
 
+    /// Says whether some process changes the library now.
+    pub(super) fn is_locked(library: &Path) -> bool {
+        let file = Self::find(library).ok().and_then(|place| fs::File::open(place.lock_path()).ok());
+        file.is_some_and(|file| matches!(file.file().try_lock(), Err(std::fs::TryLockError::WouldBlock)))
+    }
+
     /// Creates the library if need be, and keeps others from changing it while the file is open. `None` if somebody
     /// else does that now and it was not to be waited for.
     pub(super) fn lock(library: &Path, wait: Wait) -> Result<Option<(Self, fs::File)>, LibraryError> {

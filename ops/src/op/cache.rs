@@ -148,15 +148,22 @@ fn load(store: &Store, depth: Depth, record: &Record<Key>) -> Result<Option<Done
     let done =
         |wanted: &PackageKey, how, tree| Done { package: wanted.package().clone(), tree: Some(tree), how, build: None };
     if let Key::InReference { wanted, library } = &record.key {
-        let there = has_package(library, wanted.package()).then(|| library.join(wanted.package()));
+        let (package, reference) = (wanted.package(), wanted.reference());
+        let there = has_package(library, package).then(|| library.join(package));
+        if let (Depth::Full, Some(tree)) = (depth, &there)
+            && store.is_copy(package, reference, tree) == Some(false)
+        {
+            return Ok(stored(store, depth, wanted)?);
+        }
         return Ok(there.map(|tree| done(wanted, How::InReference, tree)));
     }
     let (Some(wanted), Ok(from)) = (record.key.wanted(), record.id.parse::<Reference>()) else { return Ok(None) };
     if let Some(done) = stored(store, depth, wanted)? {
         return Ok(Some(done));
     }
-    // It was found by its content, under another key: what it was compiled against has not changed.
-    store.inspect(wanted.package(), from, depth)?;
+    // It was found by its content, under another key: what it was compiled against has not changed. Nobody asks for that
+    // other key, so nobody else would set it aside.
+    store.sound(wanted.package(), from, depth)??;
     let _lock = store.lock_source(from.source)?;
     let adopted = store.adopt(wanted, from)?;
     Ok(adopted.map(|tree| done(wanted, How::InterfaceUnchanged, tree)))
@@ -177,6 +184,7 @@ fn take_in(store: &Store, key: &PackageKey, tree: &Path) -> Result<(), OpError> 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
+    use std::time::SystemTime;
 
     use fs_err as fs;
     use larder_graph::testing::contract::{self, Samples};
@@ -185,6 +193,7 @@ mod tests {
     use crate::digest::Sha256Digest;
     use crate::key::ConfigMap;
     use crate::package::PackageName;
+    use crate::store::Policy;
 
     /// A store, and trees that are not in it yet.
     struct Trees(tempfile::TempDir);
@@ -261,6 +270,8 @@ mod tests {
         assert_eq!(cache.query(&alias).await.unwrap(), None);
         assert!(cache.load(&found.records[0]).await.unwrap().is_none());
         assert_eq!(trees.cache().query(&own).await.unwrap(), None);
-        assert_eq!(fs::read_dir(&keys).unwrap().count(), 0, "pruned at the start");
+        let root = trees.0.path().join("store");
+        crate::store::evict(&root, &Policy::default(), SystemTime::now(), |_| {}).unwrap();
+        assert!(!keys.exists() && !keys.parent().unwrap().exists(), "tidied up");
     }
 }

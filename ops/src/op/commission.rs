@@ -11,7 +11,7 @@ use crate::digest::Sha256Digest;
 use crate::key::PackageKey;
 use crate::library::{Lease, Record, ReferenceLibrary, has_package};
 use crate::package::PackageName;
-use crate::store::Store;
+use crate::store::{Depth, Store};
 
 /// What is one run's own. None of it may show in a result, since another run may come to share that.
 #[derive(Debug)]
@@ -91,17 +91,18 @@ impl Key {
 
 impl Commission {
     /// Returns what the solver is to know a build by: who keeps what they have, or want it made anew, share no result.
-    pub(super) fn key(&self, wanted: Arc<PackageKey>, spec: (bool, Standing), store: &Store) -> Key {
+    pub(super) fn key(&self, wanted: Arc<PackageKey>, spec: (bool, Standing), store: &Store, depth: Depth) -> Key {
         let (package, (library, record)) = (wanted.package(), &self.library);
         let (is_rebuilt, is_extra) = (spec.0, spec.1 != Standing::Locked);
         // Of an extra there may be no source, so that nothing may depend on the store's having it still.
         let in_use = self.reference.as_ref().filter(|in_use| in_use.tree(package, wanted.reference()).is_some());
+        // Nothing says any more what its bytes were; who wants to know has it built again.
+        let is_lost = || depth == Depth::Glance && store.lookup(package, wanted.reference()).is_none();
         if is_rebuilt {
             Key::Anew { wanted, run: self.run }
         } else if record.get(package) == Some(wanted.reference()) && has_package(library, package) {
             Key::Kept { wanted, library: Arc::clone(library) }
-        } else if let Some(in_use) = in_use.filter(|_| is_extra || store.lookup(package, wanted.reference()).is_none())
-        {
+        } else if let Some(in_use) = in_use.filter(|_| is_extra || is_lost()) {
             Key::InReference { wanted, library: in_use.root().into() }
         } else if is_extra {
             Key::Extra { wanted, run: self.run }

@@ -22,15 +22,27 @@ impl Logs {
         Self { dir: root.join("logs") }
     }
 
-    /// Makes an empty log for a build that starts now.
-    pub(super) fn create(&self, package: &PackageName, version: &str, reference: Reference) -> io::Result<PathBuf> {
+    /// Makes an empty log for a build that starts now. While the returned file is open the log is not evicted.
+    pub(super) fn create(
+        &self,
+        package: &PackageName,
+        version: &str,
+        reference: Reference,
+    ) -> io::Result<(PathBuf, fs::File)> {
         let dir = self.dir.join(package);
         fs::create_dir_all(&dir)?;
         let time = humantime::format_rfc3339_millis(SystemTime::now()).to_string().replace(':', "");
         let path = dir.join(format!("{time}-{version}-{}.log", reference.config.short()));
         fault::point("log: create")?;
-        fs::File::create(&path)?;
-        Ok(path)
+        loop {
+            let file = fs::File::create(&path)?;
+            // A file system without locks has no evictor that takes logs either.
+            let _ = file.file().lock_shared();
+            // Before it was locked it was anybody's.
+            if path.exists() {
+                return Ok((path, file));
+            }
+        }
     }
 
     /// Gives the log of a failed build the name by which it is found; returns the name that it has then.

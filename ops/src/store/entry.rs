@@ -233,6 +233,26 @@ impl Store {
         Examined { wrong, size, has_manifest: text.is_some() }
     }
 
+    /// Returns an entry that is to be used. One that is broken is set aside, so that the next who wants it builds it.
+    pub fn sound(
+        &self,
+        package: &PackageName,
+        reference: Reference,
+        depth: Depth,
+    ) -> io::Result<Result<Option<PathBuf>, BrokenEntry>> {
+        if let Ok(found) = self.inspect(package, reference, depth) {
+            return Ok(Ok(found));
+        }
+        let _lock = self.lock_source(reference.source)?;
+        // Another process may have made it good meanwhile.
+        let found = self.inspect(package, reference, depth);
+        if let Err(broken) = &found {
+            self.set_aside(package, reference, broken)?;
+            self.mend_configs(package, reference.source)?;
+        }
+        Ok(found)
+    }
+
     /// Moves an entry, or what is left of one, to `{root}/.aside`, with a note that says why. It is no entry any more.
     /// Returns where it is now. The caller holds the source's lock.
     pub fn set_aside(

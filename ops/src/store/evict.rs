@@ -15,9 +15,10 @@ use crate::fault::fs;
 use super::lease::Leased;
 use super::listing::{Listed, Listing, sorted};
 use super::roots::{RootError, Rooted};
-use super::size::Forecast;
+use super::size::{self, Forecast};
 use super::{keys, staging};
 use crate::lock::Lock;
+use crate::workers::{Worker, Workers};
 use items::{Groups, Item, gather};
 use take::take;
 
@@ -50,6 +51,8 @@ pub enum What {
     Log,
     /// A bad entry that was set aside.
     Aside,
+    /// The library of a worker whose owner has ended.
+    Worker,
 }
 
 /// One thing that left the store, or would.
@@ -96,13 +99,17 @@ pub enum EvictError {
 
 /// Removes from the store at `root`, for all platforms, what the policy says, and tells of each thing to `on_evicted`.
 ///
-/// Blocks; processes that use the store are held up for milliseconds. What dead processes left goes in any case.
+/// Blocks; processes that use the store are held up for milliseconds. What dead processes left goes in any case, the
+/// libraries of workers among it.
 pub fn evict(
     root: &Path,
     policy: &Policy,
     now: SystemTime,
     mut on_evicted: impl FnMut(&Evicted),
 ) -> Result<Summary, EvictError> {
+    let mut forecast = Forecast::default();
+    // First, since what they hold may go then.
+    let workers = end_workers(root, policy, &mut forecast)?;
     let mut items = gather(root)?;
     items.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
     let uses = Uses::now(root)?;
@@ -133,8 +140,8 @@ pub fn evict(
         summary.freed += evicted.freed;
         on_evicted(&evicted);
     };
+    workers.into_iter().for_each(&mut tell);
     if policy.is_dry_run {
-        let mut forecast = Forecast::default();
         for Item { what, path, used, .. } in victims {
             let freed = forecast.remove(&path);
             tell(Evicted { what, path, used, freed });
@@ -168,6 +175,19 @@ pub fn remove(
         return Err(EvictError::InUse(in_use));
     }
     take(root, items, Spare::Used, &mut on_evicted)
+}
+
+/// Removes the libraries of workers whose owners have ended; returns which.
+fn end_workers(root: &Path, policy: &Policy, forecast: &mut Forecast) -> Result<Vec<Evicted>, EvictError> {
+    let workers = Workers::of(root);
+    let end = |worker: Worker| {
+        let freed = if policy.is_dry_run { forecast.remove(&worker.library) } else { size::remove(&worker.library)? };
+        if !policy.is_dry_run {
+            workers.remove(&worker.id).map_err(io::Error::from)?;
+        }
+        Ok(Evicted { what: What::Worker, path: worker.library, used: worker.made, freed })
+    };
+    workers.ended().map_err(io::Error::from)?.into_iter().map(end).collect()
 }
 
 /// What somebody uses.

@@ -3,12 +3,14 @@
 //!
 //! ```text
 //! {root}/.keys/{platform}/{package}/{source_hash}.json
+//! {root}/.locks/keys-{platform}.lock                      held for a moment by whoever changes one of them
 //! ```
 //!
 //! Entries are the truth about results, whoever wrote or removed them. These files only save work: a lost one costs a
 //! look into a source. So a store that cannot be written is no error here.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +21,7 @@ use super::{Store, StoreError};
 use crate::digest::Sha256Digest;
 use crate::fs::write_atomically;
 use crate::key::{PackageKey, Reference};
+use crate::lock::{Attempt, Lock};
 use crate::package::PackageName;
 
 /// How many links one may lead to before they count as a circle.
@@ -120,11 +123,6 @@ impl Store {
         });
     }
 
-    /// Forgets keys of sources that were removed while nobody looked.
-    pub(super) fn prune_keys(&self) {
-        prune(&self.root, &self.root.join(".keys").join(&self.platform));
-    }
-
     fn keys_path(&self, package: &PackageName, source: Sha256Digest) -> PathBuf {
         self.root.join(".keys").join(&self.platform).join(package).join(format!("{source}.json"))
     }
@@ -134,16 +132,16 @@ impl Store {
         serde_json::from_slice(&fs::read(self.keys_path(key.package(), source)).ok()?).ok()
     }
 
-    /// Changes a file of keys. Of two who do so at once one may lose its change.
+    /// Changes a file of keys. Of those who do so at once none loses its change, nor its directory to a [`prune`].
     fn change_keys(&self, key: &PackageKey, change: impl FnOnce(&mut Keys, Sha256Digest)) {
         let Reference { source, config } = key.reference();
-        let mut keys = self.keys(key).unwrap_or_default();
-        change(&mut keys, config);
         let path = self.keys_path(key.package(), source);
         let write = || -> io::Result<()> {
-            if let Some(dir) = path.parent() {
-                fs::create_dir_all(dir)?;
-            }
+            fs::create_dir_all(self.root.join(".locks"))?;
+            let _lock = Lock::wait(&lock_path(&self.root, self.platform.as_ref()))?;
+            let mut keys = self.keys(key).unwrap_or_default();
+            change(&mut keys, config);
+            fs::create_dir_all(path.parent().expect("a file is in a directory"))?;
             write_atomically(&path, &serde_json::to_vec_pretty(&keys)?)
         };
         if let Err(error) = write() {
@@ -158,21 +156,74 @@ impl KnownDigest {
     }
 }
 
-/// Forgets the keys in a directory of `.keys`, those of one platform, whose sources the store at `root` has no longer.
+fn lock_path(root: &Path, platform: &OsStr) -> PathBuf {
+    let name = [OsStr::new("keys-"), platform, OsStr::new(".lock")];
+    root.join(".locks").join(name.into_iter().collect::<std::ffi::OsString>())
+}
+
+/// Forgets the keys in a directory of `.keys`, those of one platform, whose sources the store at `root` has no longer,
+/// and removes what is empty then. Nearly always there is nothing to do, so nothing is locked before there is.
 pub(super) fn prune(root: &Path, keys: &Path) {
     let Some(platform) = keys.file_name() else { return };
-    for package in fs::read_dir(keys).into_iter().flatten().flatten() {
-        for file in fs::read_dir(package.path()).into_iter().flatten().flatten() {
-            let path = file.path();
-            let Some(source) = path.file_stem() else { continue };
-            if !root.join(platform).join(package.file_name()).join(source).is_dir() {
-                let _ = fs::remove_file(&path);
-            }
-        }
+    let entries = root.join(platform);
+    let useless = |package: &Path| -> Option<Vec<PathBuf>> {
+        let sources = entries.join(package.file_name()?);
+        let files: Vec<PathBuf> = fs::read_dir(package).ok()?.flatten().map(|file| file.path()).collect();
+        let is_used = |file: &PathBuf| file.file_stem().is_some_and(|source| sources.join(source).is_dir());
+        let n_used = files.iter().filter(|file| is_used(file)).count();
+        let useless: Vec<PathBuf> = files.into_iter().filter(|file| !is_used(file)).collect();
+        (n_used == 0 || !useless.is_empty()).then_some(useless)
+    };
+    let packages: Vec<PathBuf> = fs::read_dir(keys).into_iter().flatten().flatten().map(|item| item.path()).collect();
+    let packages: Vec<PathBuf> = packages.into_iter().filter(|package| useless(package).is_some()).collect();
+    if packages.is_empty() {
+        return;
     }
+    // Whoever writes keys now has made the source's directory, but perhaps not yet when it was looked for.
+    let Ok(Attempt::Taken(_lock)) = Lock::attempt(&lock_path(root, platform)) else { return };
+    for package in packages {
+        for file in useless(&package).unwrap_or_default() {
+            let _ = fs::remove_file(&file);
+        }
+        // What is not empty stays.
+        let _ = fs::remove_dir(&package);
+    }
+    let _ = fs::remove_dir(keys);
 }
 
 /// A package has one output, and the whole content of it is its interface.
 fn is_interface(output: u32, selector: Option<&str>) -> bool {
     output == 0 && selector.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::ConfigMap;
+    use crate::store::testing::{Shop, name};
+
+    fn key(n: usize) -> PackageKey {
+        let special = ConfigMap::from_iter([("@n", n.to_string())]);
+        PackageKey::new(name("demo"), "1.0".to_owned(), Sha256Digest::of(b"demo"), Vec::new(), &special)
+    }
+
+    #[test]
+    fn of_many_who_write_at_once_none_loses_a_link_although_others_tidy_up() {
+        let shop = Shop::new();
+        let own = key(0);
+        shop.publish(&own);
+        let keys = shop.store.root().join(".keys/some-platform");
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (store, own) = (&shop.store, &own);
+                scope.spawn(move || (0..25).for_each(|n| store.link_keys(&key(1 + thread * 25 + n), own)));
+            }
+            for _ in 0..2 {
+                scope.spawn(|| (0..100).for_each(|_| prune(shop.store.root(), &keys)));
+            }
+        });
+        for n in 1..=100 {
+            assert_eq!(shop.store.lead(&key(n)).map(|lead| lead.key).as_ref(), Some(&own), "link {n}");
+        }
+    }
 }

@@ -8,12 +8,16 @@
 //! A run writes down what it may use *before* it asks the store for it, and passes the gate to do so. An evictor that
 //! stands in the gate therefore sees it in a lease and leaves it alone, or the run comes later, and what was
 //! evicted is a miss: it builds. Loads themselves wait for nothing.
+//!
+//! Runs of one process may share a lease that never ends, since one of them always goes on. So each thing has the number
+//! of the newest run when it was last asked for: what was not since the oldest run that goes on began is nobody's, and
+//! given back when a run ends.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::fault::fs;
 
@@ -48,8 +52,30 @@ pub(super) struct Lease {
 
 #[derive(Debug, Default)]
 struct State {
-    held: HashSet<Held>,
+    /// What is leased, and which run was the newest when it was last asked for.
+    held: HashMap<Held, u64>,
     kept: Kept,
+    /// The runs that are under way, numbered as they began.
+    runs: BTreeSet<u64>,
+    /// The newest run.
+    n_runs: u64,
+}
+
+/// A run that is under way. When this is dropped, what was leased for it alone is given back; an evictor at work is
+/// waited for, which takes milliseconds.
+#[derive(Debug)]
+pub struct Tenure<'a> {
+    lease: &'a Lease,
+    root: &'a Path,
+    run: u64,
+}
+
+impl Drop for Tenure<'_> {
+    fn drop(&mut self) {
+        let mut state = self.lease.lock();
+        state.runs.remove(&self.run);
+        state.give_back(self.root);
+    }
 }
 
 /// By what the evictor is kept away.
@@ -67,19 +93,32 @@ enum Kept {
 }
 
 impl Lease {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a run: what is asked for from here on stays at least until it ends.
+    pub(super) fn begin<'a>(&'a self, root: &'a Path) -> Tenure<'a> {
+        let mut state = self.lock();
+        state.n_runs += 1;
+        let run = state.n_runs;
+        state.runs.insert(run);
+        Tenure { lease: self, root, run }
+    }
+
     /// Leases what is not leased yet; when this returns, no evictor will take it.
     pub(super) fn hold(&self, root: &Path, wanted: impl IntoIterator<Item = Held>) -> io::Result<()> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { held, kept } = &mut *state;
+        let mut state = self.lock();
+        let State { held, kept, n_runs, .. } = &mut *state;
         if matches!(kept, Kept::Gate { .. } | Kept::Unwritable) {
             return Ok(());
         }
         let mut lines = String::new();
         for item in wanted {
-            if !held.contains(&item) {
-                lines.push_str(&item.to_string());
+            let line = item.to_string();
+            if held.insert(item, *n_runs).is_none() {
+                lines.push_str(&line);
                 lines.push('\n');
-                held.insert(item);
             }
         }
         if lines.is_empty() {
@@ -107,6 +146,37 @@ impl Lease {
                 Ok(())
             }
             Err(error) => Err(error),
+        }
+    }
+}
+
+impl State {
+    /// Gives back what no run has asked for that still goes on. Where that cannot be written down it stays leased.
+    fn give_back(&mut self, root: &Path) {
+        // Without a run, whoever has the lease is about to end it.
+        let (Some(&oldest), Kept::Lease(old, _)) = (self.runs.first(), &self.kept) else { return };
+        let n_before = self.held.len();
+        self.held.retain(|_, asked| *asked >= oldest);
+        if self.held.len() == n_before {
+            return;
+        }
+        let lines: Vec<String> = self.held.keys().map(ToString::to_string).collect();
+        let lines = lines.join("\n") + "\n";
+        let renew = || -> io::Result<Kept> {
+            let gate = open_gate(root).ok_or(io::ErrorKind::NotFound)?;
+            // An evictor sees the old one, or the new one, or both.
+            lock::take_shared(&gate)?;
+            let (path, mut file) = create(root)?;
+            if let Err(error) = file.write_all(lines.as_bytes()) {
+                let _ = fs::remove_file(path);
+                return Err(error);
+            }
+            fs::remove_file(old)?;
+            Ok(Kept::Lease(path, file))
+        };
+        match renew() {
+            Ok(kept) => self.kept = kept,
+            Err(error) => tracing::debug!(%error, "more is leased than is used"),
         }
     }
 }
@@ -236,6 +306,32 @@ mod tests {
         let gate = ClosedGate::close(root.path()).unwrap();
         assert!(!gate.leased().holds(&blob("a")));
         assert_eq!(fs::read_dir(root.path().join(".leases")).unwrap().count(), 1, "only the gate is left");
+    }
+
+    #[test]
+    fn what_no_run_needs_that_goes_on_is_given_back_although_there_always_is_one() {
+        let root = tempfile::tempdir().unwrap();
+        let lease = Lease::default();
+        let held = || {
+            let gate = ClosedGate::close(root.path()).unwrap();
+            ["a", "b", "c"].into_iter().filter(|text| gate.leased().holds(&blob(text))).collect::<String>()
+        };
+        let first = lease.begin(root.path());
+        lease.hold(root.path(), [blob("a"), blob("b")]).unwrap();
+        let second = lease.begin(root.path());
+        lease.hold(root.path(), [blob("b"), blob("c")]).unwrap();
+        assert_eq!(held(), "abc");
+        drop(first);
+        assert_eq!(held(), "bc", "the second has asked for `b` too");
+        let third = lease.begin(root.path());
+        drop(second);
+        assert_eq!(held(), "");
+        lease.hold(root.path(), [blob("a")]).unwrap();
+        assert_eq!(held(), "a");
+        assert_eq!(fs::read_dir(root.path().join(".leases")).unwrap().count(), 2, "the gate and one lease");
+        drop(third);
+        drop(lease);
+        assert_eq!(held(), "");
     }
 
     #[test]

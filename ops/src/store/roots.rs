@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! {store}/.roots/{digest of its path}    the path of a library
-//! {store}/.workers/{id}/                 worker libraries, which need no registration
+//! {store}/.workers/{id}/                 libraries of workers, which need no registration, unless their owner has ended
 //! ```
 //!
 //! The rule: what the record of a living library names stays, with all its generations, since some R may be in any of
@@ -23,6 +23,7 @@ use crate::fs::write_atomically;
 use crate::key::Reference;
 use crate::library::trees;
 use crate::package::PackageName;
+use crate::workers::{Life, Workers};
 
 /// A registered library that cannot be read: what it needs is not known.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +68,10 @@ impl Rooted {
                 on_gone(&record);
             }
         }
-        for worker in items(&root.join(".workers")) {
-            rooted.add(&worker)?;
+        let workers = Workers::of(root).list();
+        let workers = workers.map_err(|error| RootError { library: root.join(".workers"), source: error.into() })?;
+        for worker in workers.into_iter().filter(|worker| worker.life != Life::Ended) {
+            rooted.add(&worker.library)?;
         }
         Ok(rooted)
     }
@@ -134,7 +137,7 @@ mod tests {
         fs::write(own.join(".larder/platform.json"), "\"here\"").unwrap();
         register(&root, &own).unwrap();
         register(&root, &own).unwrap();
-        library(&root.join(".workers/w1"), "rlang");
+        library(&Workers::of(&root).create(None).unwrap().library, "rlang");
         let rooted = Rooted::read(&root, |_| panic!("all are there")).unwrap();
         assert!(rooted.holds("here", "cli", reference("cli")));
         assert!(!rooted.holds("there", "cli", reference("cli")), "another platform's entry is another");

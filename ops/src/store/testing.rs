@@ -13,7 +13,7 @@ use crate::package::PackageName;
 
 /// A store in a directory of its own, and what is published into it.
 pub(super) struct Shop {
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     pub(super) store: Store,
 }
 
@@ -36,7 +36,12 @@ impl Shop {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("store"), platform, "R 4.2\nsome system");
         fs::create_dir(store.root()).unwrap();
-        Self { _dir: dir, store }
+        Self { dir, store }
+    }
+
+    /// Keeps the directory, and gives up what was leased by publishing.
+    pub(super) fn end_of_lease(self) -> tempfile::TempDir {
+        self.dir
     }
 
     /// Publishes a package of several files, one of which nobody else has.

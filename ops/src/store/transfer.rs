@@ -109,7 +109,8 @@ fn named(packages: &[PackageName]) -> String {
 }
 
 impl Store {
-    /// Returns these entries and all that they were built against or need at run time, as their sidecars tell.
+    /// Returns these entries and all that they were built against or need at run time, as their sidecars tell. All of
+    /// them are leased.
     ///
     /// `pinned` says which entry of a package is meant, where that is known; else it is the one that the build saw.
     /// `is_provided` says what R brings along.
@@ -122,6 +123,7 @@ impl Store {
         let (mut closure, mut missing) = (BTreeSet::new(), BTreeSet::new());
         let mut open: Vec<_> = wanted.into_iter().collect();
         while let Some((package, reference)) = open.pop() {
+            self.hold([(&package, reference.source)])?;
             let Some(sidecar) = self.lookup(&package, reference).and_then(|_| self.sidecar(&package, reference)) else {
                 missing.insert(package);
                 continue;

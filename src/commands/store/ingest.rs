@@ -2,16 +2,16 @@
 
 use super::exchange;
 use crate::cli::ExchangeArgs;
-use crate::commands::{CommandError, Env, config, larder, read_lockfile};
+use crate::commands::{CommandError, Env, larder, read_lockfile};
 use crate::exit::Exit;
 use crate::larder::STORE_MANIFEST;
 use crate::ui;
 
 pub(super) fn run(args: &ExchangeArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
-    let larder = larder(config(&args.store, args.r.as_deref(), None, env)?)?;
+    let larder = larder(super::exchange_config(args, env)?)?;
     let done = larder.ingest(&lockfile, &exchange(args))?;
-    super::warn_of_stale(&done.stale, env);
+    super::warn(&done.warnings, &done.stale, env);
     ui::print_data(&format!("store: {} packages in {STORE_MANIFEST}\n", done.manifest.len()));
     Ok(Exit::Done)
 }

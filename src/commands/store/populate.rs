@@ -2,15 +2,15 @@
 
 use super::exchange;
 use crate::cli::ExchangeArgs;
-use crate::commands::{CommandError, Env, config, larder, read_lockfile};
+use crate::commands::{CommandError, Env, larder, read_lockfile};
 use crate::exit::Exit;
 use crate::ui;
 
 pub(super) fn run(args: &ExchangeArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
-    let larder = larder(config(&args.store, args.r.as_deref(), None, env)?)?;
+    let larder = larder(super::exchange_config(args, env)?)?;
     let found = larder.populate(&lockfile, &exchange(args))?;
-    super::warn_of_stale(&found.stale, env);
+    super::warn(&found.warnings, &found.stale, env);
     ui::print_data(&format!("store: {found}\n"));
     Ok(Exit::Done)
 }

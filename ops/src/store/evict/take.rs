@@ -9,6 +9,7 @@ use crate::fault::fs;
 
 use super::items::{Item, metadata, read_or_written};
 use super::{EvictError, Evicted, Spare, Uses, What};
+use crate::blobs::Blobs;
 use crate::fs::write_unflushed;
 use crate::store::lease::{ClosedGate, Leased};
 use crate::store::listing::sorted;
@@ -56,10 +57,14 @@ pub(super) fn take(
                 Spare::Used => Some(Uses::of(root, Cow::Borrowed(gate.leased()))?),
                 Spare::Nothing => None,
             };
+            let is_download = |item: &Item| matches!(item.what, What::Blob | What::Partial);
+            let downloads = batch.iter().any(is_download).then(|| Blobs::at(root.join("blobs")).try_close());
+            let is_free = |item: &Item| !is_download(item) || downloads.as_ref().is_some_and(Option::is_some);
             let mut sources = BTreeSet::new();
             for (item, n) in batch.into_iter().zip(&mut numbers) {
                 let to = aside.join(format!("{prefix}{n}"));
-                if !uses.as_ref().is_some_and(|uses| uses.has(&item)) && move_out(&item, &to)? {
+                let is_used = || uses.as_ref().is_some_and(|uses| uses.has(&item));
+                if is_free(&item) && !is_used() && move_out(&item, &to)? {
                     sources.extend(item.path.parent().filter(|_| item.held.is_some()).map(Path::to_owned));
                     moved.push((item, to));
                 }
@@ -95,12 +100,12 @@ fn move_out(item: &Item, to: &Path) -> io::Result<bool> {
         }
         What::Blob | What::Log | What::Partial => {
             let is_as_before = metadata(&item.path).is_some_and(|metadata| read_or_written(&metadata) == item.used);
-            // A download under way is locked.
+            // A log that is written to is locked, and so are downloads of those who do not lock all of them at once.
             let file = fs::File::open(&item.path);
             let is_free = file.as_ref().is_ok_and(|file| file.file().try_lock().is_ok());
             Ok(is_as_before && is_free && renamed(&item.path, to)?)
         }
-        What::Stray | What::Aside => renamed(&item.path, to),
+        What::Stray | What::Aside | What::Worker => renamed(&item.path, to),
     }
 }
 
@@ -142,8 +147,7 @@ fn forget(root: &Path, source: &Path, leased: &Leased) {
         if sorted(dir).is_ok_and(|items| items.iter().all(|item| item.ends_with("platform.json"))) {
             let _ = fs::remove_file(dir.join("platform.json"));
         }
-        #[expect(clippy::disallowed_methods, reason = "that it is not empty is no error")]
-        if std::fs::remove_dir(dir).is_err() {
+        if fs::remove_dir(dir).is_err() {
             return;
         }
     }

@@ -26,12 +26,13 @@ struct Packed {
 
 /// Writes entries of `store` as one stream to `out`.
 ///
-/// An entry that is not as it was stored ends the export. Entries without a manifest get one on the way.
+/// What is written is leased as long as `store` is open. An entry that is not as it was stored ends the export. Entries without a manifest get one on the way.
 pub fn export(
     store: &Store,
     entries: &BTreeSet<(PackageName, Reference)>,
     out: impl Write,
 ) -> Result<Moved, ExportError> {
+    store.hold(entries.iter().map(|(package, reference)| (package, reference.source)))?;
     let packed = entries.iter().map(|(package, reference)| pack(store, package, *reference));
     let packed = packed.collect::<Result<Vec<_>, _>>()?;
     let mut moved = Moved { n_entries: packed.len(), ..Moved::default() };

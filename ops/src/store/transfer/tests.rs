@@ -221,3 +221,41 @@ fn what_is_broken_or_not_there_is_not_exported() {
     assert_eq!(shop.store.last_used(&name("top")).unwrap(), Some(top.reference()));
     assert_eq!(shop.store.last_used(&name("Rcpp")).unwrap(), None);
 }
+
+/// Lets an evictor take what it can before each byte.
+struct Evicting<'a> {
+    root: &'a std::path::Path,
+    stream: Vec<u8>,
+}
+
+impl Write for Evicting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let policy = crate::store::Policy { max_bytes: Some(0), ..Default::default() };
+        let summary = crate::store::evict(self.root, &policy, std::time::SystemTime::now(), |_| {}).unwrap();
+        assert_eq!(summary.n_entries, 0);
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_being_exported_is_not_evicted() {
+    let shop = Shop::new();
+    let only = key("only", &[]);
+    shop.publish(&only);
+    let root = shop.store.root().to_owned();
+    // Another process: nothing is leased but by the export itself.
+    let store = Store::open(&root, "some-platform", "R 4.2\nsome system");
+    let _dir = shop.end_of_lease();
+    let mut out = Evicting { root: &root, stream: Vec::new() };
+    let entries = BTreeSet::from([(only.package().clone(), only.reference())]);
+    assert_eq!(export(&store, &entries, &mut out).unwrap().n_entries, 1);
+    assert_eq!(import(&Shop::new().store, false, &*out.stream).unwrap().n_entries, 1);
+    drop(store);
+    let policy = crate::store::Policy { max_bytes: Some(0), ..Default::default() };
+    let summary = crate::store::evict(&root, &policy, std::time::SystemTime::now(), |_| {}).unwrap();
+    assert_eq!(summary.n_entries, 1, "and now it is");
+}
