@@ -279,11 +279,25 @@ pub(crate) struct SolveArgs {
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
+    pub time: TimeArgs,
+    #[command(flatten)]
     pub output: OutputArgs,
     /// How to show progress
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How to show progress: auto, bars, lines or none")]
     pub progress: Progress,
+}
+
+/// Where the time went.
+#[derive(Debug, Args)]
+pub(crate) struct TimeArgs {
+    /// Write a page that shows where the time went [default name: solve-timings.html]
+    #[arg(long, value_name = "FILE.html", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "solve-timings.html")]
+    pub timings: Option<PathBuf>,
+    /// Write a trace of the run, for Perfetto or chrome://tracing
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
 }
 
 /// How packages are built.

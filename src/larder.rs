@@ -429,8 +429,7 @@ impl Larder {
 
     /// Returns the solver of the runs that are under way, or starts it.
     fn engine(&self) -> Arc<Engine> {
-        let limits = Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX);
-        self.engines.get(|| self.workshop(), limits)
+        self.engines.get(|| self.workshop(), limits(self.config.jobs))
     }
 
     fn workshop(&self) -> Workshop {
@@ -482,6 +481,11 @@ impl Larder {
             _ => false,
         }
     }
+}
+
+/// Returns what may go on at once on this many cores.
+pub(crate) fn limits(jobs: u32) -> Limits {
+    Limits::new().pool(CPU, jobs).pool(NETWORK, DOWNLOADS_MAX)
 }
 
 /// Runs what waits for the disk where it keeps nobody else waiting.

@@ -26,6 +26,7 @@ pub use self::contents::{
 pub use self::counter::Counter;
 pub use self::plan_json::{graph_as_json, plan_as_json, refresh_as_json, why_as_json};
 pub use self::style::{ColorMode, Palette};
+pub(crate) use self::style::{humane, packages};
 pub use self::verified::{verified_as_json, verified_as_text};
 
 use self::bars::Bars;

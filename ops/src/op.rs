@@ -210,8 +210,14 @@ pub enum How {
 pub enum Progress {
     /// A download begins.
     Fetching,
+    /// The source is unpacked and made ready.
+    Unpacking,
+    /// The source has been looked at as far as now: the package waits for its turn.
+    Ready,
     /// A build begins.
     Building,
+    /// What was built goes into the store.
+    Publishing,
     /// Another process builds the same source, the one with this id if that can be told.
     Waiting(Option<u32>),
     /// Bytes of the download so far, and in all if the server says so.
@@ -319,7 +325,7 @@ impl Op for PackageOp {
         match progress {
             Progress::Bytes(..) => Some(0),
             Progress::Output { number, .. } => Some(1 + number % OUTPUTS_KEPT),
-            Progress::Fetching | Progress::Building | Progress::Waiting(_) | Progress::Warning(_) => None,
+            _ => None,
         }
     }
 
@@ -339,8 +345,16 @@ impl Op for PackageOp {
         Ok(match (index, &self.spec.recipe) {
             (0, _) if is_provided => Some(CacheMap::leaf(Key::Build(self.key_of_provided()?))),
             (0, Some(recipe)) => Some(self.map(recipe.clone())?),
-            (0, None) => Some(self.map(self.learn(cx).await?)?),
-            (1, _) if !is_provided => Some(self.map(self.prepare_or_recall(cx).await?)?),
+            (0, None) => {
+                let recipe = self.learn(cx).await?;
+                cx.report(Progress::Ready);
+                Some(self.map(recipe)?)
+            }
+            (1, _) if !is_provided => {
+                let recipe = self.prepare_or_recall(cx).await?;
+                cx.report(Progress::Ready);
+                Some(self.map(recipe)?)
+            }
             (2, _) if !self.spec.is_rebuilt => self.content_map(),
             _ => None,
         })
@@ -405,6 +419,7 @@ impl Op for PackageOp {
         if let Err(InstallError::WarmFailed { reason }) = &built {
             // From the beginning: what fails leaves half of its work in the source.
             let again = self.prepare_again(&prepared, cx).await?;
+            cx.report(Progress::Building);
             let reason = reason.clone();
             prepared = again;
             built = self.build(&prepared, Way::Plain, &view, (&log, &output), cx).await;
@@ -426,6 +441,7 @@ impl Op for PackageOp {
             }
         };
         let duration = start.elapsed();
+        cx.report(Progress::Publishing);
         let mut sidecar = Sidecar::new(key, duration);
         sidecar.linkingto.clone_from(&prepared.recipe.linking_to);
         sidecar.source_compiled = built.join("libs").is_dir() && !prepared.is_binary;

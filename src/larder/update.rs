@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
+use std::time::Instant;
 
 use larder_graph::Report as GraphReport;
 use larder_ops::library::{Change, Library, LibraryError, Put, What, has_package};
@@ -83,6 +84,7 @@ pub(super) async fn update(
     let change = Change { put, remove, generations_kept: request.generations_kept };
     let linker = Linker::new(larder.config.link);
     let store = larder.store();
+    let (n_packages, start) = (change.put.len(), Instant::now());
     let linker = blocking(move || {
         let mut library = library;
         store.register(library.place());
@@ -90,9 +92,12 @@ pub(super) async fn update(
         Ok::<_, LibraryError>(linker)
     })
     .await?;
-    let used = linker.mode();
+    let (duration, used) = (start.elapsed(), linker.mode());
     if let Some(chosen) = larder.config.link.filter(|chosen| *chosen != used) {
         warn(format!("the file system does not allow `{chosen}` between store and library; used `{used}`"));
+    }
+    if n_packages > 0 {
+        emit(Event::Linked { n_packages, duration });
     }
     Ok(())
 }

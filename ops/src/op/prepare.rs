@@ -68,6 +68,7 @@ impl PackageOp {
         let (package_dir, content, is_tree) = match &self.spec.origin {
             Origin::Archive { subdir, is_repository, .. } => {
                 let fetched = self.fetch(cx).await?;
+                cx.report(Progress::Unpacking);
                 let options = unpack::Options {
                     subdir: Some(subdir.clone()).filter(|subdir| !subdir.is_empty()),
                     ..unpack::Options::default()
@@ -81,6 +82,7 @@ impl PackageOp {
                 if !dir.join("DESCRIPTION").is_file() {
                     return Err(OpError::NoDirectory(dir.clone()));
                 }
+                cx.report(Progress::Unpacking);
                 let (dir, copy) = (dir.clone(), into.clone());
                 let digest = blocking(move || {
                     source::copy(&dir, &copy)?;
