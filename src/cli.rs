@@ -402,6 +402,9 @@ pub(crate) struct PlanArgs {
     /// Packages that an R with that library has loaded: say which of them would change
     #[arg(long, value_name = "PKG,...", value_delimiter = ',', value_parser = PackageName::parse)]
     pub loaded: Option<Vec<PackageName>>,
+    /// How many CPUs builds would use together, for how long they would take [default: all]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub jobs: Option<u32>,
     #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]

@@ -49,7 +49,7 @@ pub use run::Run;
 pub use transfer::From;
 
 /// How many downloads go on at once.
-const DOWNLOADS_MAX: u32 = 12;
+pub(crate) const DOWNLOADS_MAX: u32 = 12;
 
 /// What a [`Larder`] works with; the same for all that it solves.
 ///
@@ -346,6 +346,11 @@ impl Larder {
         &self.host
     }
 
+    /// Returns how many units of CPU builds may take together.
+    pub fn jobs(&self) -> u32 {
+        self.config.jobs
+    }
+
     /// Opens the store for this machine's platform.
     pub fn store(&self) -> Store {
         Store::open(&self.config.store, self.host.platform.clone(), self.host.toolchain.description())
@@ -542,6 +547,10 @@ impl Knowledge for Known<'_> {
 
     fn builds(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, Sidecar)> {
         self.store.sidecars(package, source).into_iter().map(|(config, _, sidecar)| (config, sidecar)).collect()
+    }
+
+    fn last_build(&self, package: &PackageName) -> Option<Duration> {
+        self.store.last_build(package)
     }
 
     fn provided(&self, package: &PackageName) -> Option<Provided> {

@@ -24,7 +24,7 @@ pub use self::contents::{
     stats_as_json, stats_as_text,
 };
 pub use self::counter::Counter;
-pub use self::plan_json::{graph_as_json, plan_as_json, refresh_as_json, why_as_json};
+pub use self::plan_json::{graph_as_json, outlook_as_json, plan_as_json, refresh_as_json, why_as_json};
 pub use self::style::{ColorMode, Palette};
 pub(crate) use self::style::{humane, packages};
 pub use self::verified::{verified_as_json, verified_as_text};

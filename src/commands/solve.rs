@@ -48,7 +48,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     request.generations_kept = args.change.keep_generations;
     let larder = larder(config)?;
     if args.dry_run {
-        return plan::show(&larder, path, &lockfile, &request, None, args.output.json);
+        return plan::show(&larder, path, &lockfile, &request, None, jobs, args.output.json);
     }
     let ui = Ui::new(UiOptions {
         format: if args.output.json { Format::Json } else { Format::Human },

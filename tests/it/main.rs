@@ -28,6 +28,7 @@ mod sources;
 mod store;
 mod stress;
 mod tidy;
+mod timings;
 mod transfer;
 mod verify;
 mod warm;

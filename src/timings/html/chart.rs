@@ -10,11 +10,14 @@ use crate::event::{Outcome, Step};
 use crate::ui::{humane, packages};
 
 const WIDTH: f64 = 1200.0;
-const HEIGHT: f64 = 140.0;
+const HEIGHT: f64 = 110.0;
 
 /// Room above and below the picture.
 const TOP: f64 = 8.0;
 const BELOW: f64 = 20.0;
+
+/// The padding above the picture, as the style has it.
+const PADDING: f64 = 8.0;
 
 /// Writes how many builds and downloads went on at once, and how busy the machine was.
 pub(super) fn over_time(html: &mut String, timeline: &Timeline) -> fmt::Result {
@@ -26,36 +29,29 @@ pub(super) fn over_time(html: &mut String, timeline: &Timeline) -> fmt::Result {
     #[expect(clippy::cast_precision_loss, reason = "counts of things that go on at once")]
     let float = |n: usize| n as f64;
     let busiest = timeline.busy.iter().map(|(_, cores)| *cores).fold(0.0, f64::max);
-    let top = f64::from(timeline.cores).max(float(most(&builds))).max(float(most(&fetches))).max(busiest.ceil());
+    let top = f64::from(timeline.cores.max(1)).max(float(most(&builds))).max(busiest.ceil());
     let x = |at: Duration| at.as_secs_f64() / seconds(timeline) * WIDTH;
-    let y = |n: f64| TOP + HEIGHT - n / top * HEIGHT;
-    let steps = |counts: &[(Duration, usize)], is_area: bool| {
-        let mut path = String::new();
+    let y = |n: f64| TOP + HEIGHT - n * HEIGHT;
+    let steps = |counts: &[(Duration, usize)], top: f64| {
         let mut last = y(0.0);
-        let _ = write!(path, "M0 {last:.1}");
+        let mut path = format!("M0 {last:.1}");
         for (at, n) in counts {
-            let _ = write!(path, "L{:.1} {last:.1}L{:.1} {:.1}", x(*at), x(*at), y(float(*n)));
-            last = y(float(*n));
+            let next = y(float(*n) / top);
+            let _ = write!(path, "L{x:.1} {last:.1}L{x:.1} {next:.1}", x = x(*at));
+            last = next;
         }
-        let _ = write!(path, "L{WIDTH} {last:.1}");
-        if is_area {
-            let _ = write!(path, "L{WIDTH} {:.1}Z", y(0.0));
-        }
-        path
+        path + &format!("L{WIDTH} {last:.1}")
     };
     writeln!(html, "<h2>Core use over time</h2>")?;
-    writeln!(
-        html,
-        "<ul class=\"legend\"><li><i class=\"build\"></i>builds running</li><li><i class=\"line\" style=\"color:var(--fetch)\"></i>\
-         downloads running</li>{}<li><i class=\"line\" style=\"color:var(--cap);border-top-style:dashed\"></i>\
-         cores that builds may use: {}</li></ul>",
-        if timeline.busy.is_empty() {
-            ""
-        } else {
-            "<li><i class=\"line\" style=\"color:var(--text)\"></i>cores busy, with all programs of the machine</li>"
-        },
-        timeline.cores
-    )?;
+    write!(html, "<ul class=\"legend\"><li><i class=\"build\"></i>builds</li>")?;
+    if !timeline.busy.is_empty() {
+        write!(html, "{}cores busy, with all programs of the machine</li>", line("--text"))?;
+    }
+    write!(html, "{}cores that builds may use: {}</li>", line("--cap"), timeline.cores)?;
+    if most(&fetches) > 0 {
+        write!(html, "{}downloads, on a scale of their own up to {}</li>", line("--fetch"), most(&fetches))?;
+    }
+    writeln!(html, "</ul>")?;
     let label = format!(
         "At most {} builds and {} downloads ran at once; builds may use {} cores.",
         most(&builds),
@@ -64,36 +60,52 @@ pub(super) fn over_time(html: &mut String, timeline: &Timeline) -> fmt::Result {
     );
     writeln!(
         html,
-        "<div class=\"scroll\" style=\"padding:8px 12px 4px 34px\"><svg role=\"img\" aria-label=\"{label}\" viewBox=\"-4 0 {} {}\" \
-         width=\"100%\" height=\"{}\" preserveAspectRatio=\"none\" style=\"display:block;overflow:visible\">",
-        WIDTH + 8.0,
-        TOP + HEIGHT,
-        TOP + HEIGHT,
+        "<div class=\"scroll over\"><svg role=\"img\" aria-label=\"{label}\" viewBox=\"0 0 {WIDTH} {height}\" width=\"100%\" \
+         height=\"{height}\" preserveAspectRatio=\"none\" style=\"display:block;overflow:visible\">",
+        height = TOP + HEIGHT,
     )?;
+    let mut path = |class: &str, d: &str| {
+        writeln!(html, "<path class=\"{class}\" vector-effect=\"non-scaling-stroke\" d=\"{d}\"/>")
+    };
     for (at, _) in ticks(timeline) {
-        let at = x(at);
-        writeln!(
-            html,
-            "<path class=\"grid\" vector-effect=\"non-scaling-stroke\" d=\"M{at:.1} {TOP}V{}\"/>",
-            TOP + HEIGHT
-        )?;
+        path("grid", &format!("M{:.1} {TOP}V{}", x(at), TOP + HEIGHT))?;
     }
-    writeln!(html, "<path class=\"builds\" d=\"{}\"/>", steps(&builds, true))?;
-    writeln!(html, "<path class=\"fetches\" vector-effect=\"non-scaling-stroke\" d=\"{}\"/>", steps(&fetches, false))?;
-    if !timeline.busy.is_empty() {
-        let points: Vec<_> =
-            timeline.busy.iter().map(|(at, cores)| format!("{:.1} {:.1}", x(*at), y(*cores))).collect();
-        let line = points.join("L");
-        writeln!(html, "<path class=\"busy\" vector-effect=\"non-scaling-stroke\" d=\"M{line}\"/>")?;
+    path("builds", &(steps(&builds, top) + &format!("L{WIDTH} {:.1}Z", y(0.0))))?;
+    if most(&fetches) > 0 {
+        path("fetches", &steps(&fetches, float(most(&fetches))))?;
     }
-    let cap = y(f64::from(timeline.cores));
-    writeln!(html, "<path class=\"cap\" vector-effect=\"non-scaling-stroke\" d=\"M0 {cap:.1}H{WIDTH}\"/>\n</svg>")?;
+    let points = timeline.busy.iter().map(|(at, cores)| format!("{:.1} {:.1}", x(*at), y(*cores / top)));
+    let points: Vec<_> = points.collect();
+    if !points.is_empty() {
+        path("busy", &format!("M{}", points.join("L")))?;
+    }
+    let cap = y(f64::from(timeline.cores) / top);
+    path("cap", &format!("M0 {cap:.1}H{WIDTH}"))?;
+    writeln!(html, "</svg>")?;
     // Beside the picture, which is stretched, so that the text is not.
-    write!(html, "<div class=\"track ticks\" style=\"height:{BELOW}px\">")?;
-    for (at, text) in ticks(timeline) {
-        write!(html, "<span style=\"left:{:.2}%\">{text}</span>", percent(at, timeline))?;
+    for (at, text) in [(cap, timeline.cores), (y(0.0), 0)] {
+        write!(html, "<span class=\"scale\" style=\"top:{:.0}px\">{text}</span>", at + PADDING)?;
     }
+    write!(html, "<div class=\"track ticks\" style=\"height:{BELOW}px\">")?;
+    axis(html, timeline)?;
     writeln!(html, "</div></div>")
+}
+
+/// Writes what times the lines of a picture stand for.
+fn axis(html: &mut String, timeline: &Timeline) -> fmt::Result {
+    for (at, text) in ticks(timeline) {
+        let left = percent(at, timeline);
+        // Centred, it would leave the picture.
+        let class = if left > 96.0 { " class=\"end\"" } else { "" };
+        write!(html, "<span{class} style=\"left:{left:.2}%\">{text}</span>")?;
+    }
+    Ok(())
+}
+
+/// Returns the beginning of a legend's entry for a line.
+fn line(color: &str) -> String {
+    let dashed = if color == "--cap" { ";border-top-style:dashed" } else { "" };
+    format!("<li><i class=\"line\" style=\"color:var({color}){dashed}\"></i>")
 }
 
 /// Writes a row for each package.
@@ -132,11 +144,9 @@ pub(super) fn gantt(html: &mut String, timeline: &Timeline, analysis: &Analysis)
          <label>Find <input id=\"find\" type=\"search\" size=\"14\"></label></div>",
         rows.len()
     )?;
-    writeln!(html, "<div class=\"scroll\"><table class=\"gantt\" id=\"gantt\"><tbody>")?;
+    writeln!(html, "<div class=\"scroll all\"><table class=\"gantt\" id=\"gantt\"><tbody>")?;
     write!(html, "<tr><th class=\"axis soft\" scope=\"row\">time</th><td><div class=\"track ticks\">")?;
-    for (at, text) in ticks(timeline) {
-        write!(html, "<span style=\"left:{:.2}%\">{text}</span>", percent(at, timeline))?;
-    }
+    axis(html, timeline)?;
     writeln!(html, "</div></td></tr>")?;
     if let Some(planned) = timeline.planned {
         whole(html, "plan", "plan", (Duration::ZERO, planned), timeline)?;
