@@ -40,11 +40,11 @@ pub(super) fn show(
     if is_json {
         let store = larder.store();
         ui::print_data(&ui::plan_as_json(&plan, &larder.host().platform, &request.library, store.root()));
-        ui::print_data(&ui::outlook_as_json(&outlook));
+        ui::print_data(&outlook.as_ref().map(ui::outlook_as_json).unwrap_or_default());
         ui::print_data(&refresh.as_ref().map(ui::refresh_as_json).unwrap_or_default());
     } else {
         ui::print_data(&text(&plan, &larder.host().platform));
-        ui::print_data(&foretold(&outlook));
+        ui::print_data(&outlook.as_ref().map(foretold).unwrap_or_default());
         ui::print_data(&refresh.as_ref().map(told).unwrap_or_default());
     }
     Ok(Exit::Done)
@@ -79,12 +79,9 @@ fn text(plan: &Plan, platform: &str) -> String {
     text
 }
 
-/// Says how long the builds will take; nothing, if there are none.
+/// Says how long the builds will take.
 fn foretold(outlook: &Outlook) -> String {
     let Outlook { cores, wall, work, critical, critical_work, n_built, n_guessed } = outlook;
-    if *n_built == 0 {
-        return String::new();
-    }
     let cores = if *cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
     let mut text = format!("builds take about {} on {cores}", about(*wall));
     if *n_built > 1 {
@@ -108,6 +105,7 @@ fn about(duration: Duration) -> String {
     match duration.as_secs() {
         0 => "a second".to_owned(),
         secs @ 1..90 => format!("{secs} s"),
+        secs @ 90..600 => format!("{} min {} s", secs / 60, secs % 60 / 10 * 10),
         secs if secs < 5400 => format!("{} min", (secs + 30) / 60),
         secs => format!("{} h {} min", secs / 3600, secs % 3600 / 60),
     }

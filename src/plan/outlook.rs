@@ -38,13 +38,14 @@ pub(super) fn is_built(vertex: &Vertex) -> bool {
 }
 
 impl Plan {
-    /// Foretells how the builds go on this many cores.
-    pub fn outlook(&self, cores: u32) -> Outlook {
+    /// Foretells how the builds go on this many cores; `None` if there are none.
+    pub fn outlook(&self, cores: u32) -> Option<Outlook> {
+        let built = || self.vertices().filter(|vertex| is_built(vertex));
+        built().next()?;
         let dag = Arc::new(self.expected());
         let forecast = Forecast::of(&dag, limits(cores));
-        let built = || self.vertices().filter(|vertex| is_built(vertex));
         let name = |vertex: &larder_graph::VertexId| self.dag.op(*vertex).spec.package.clone();
-        Outlook {
+        Some(Outlook {
             cores,
             wall: forecast.makespan,
             work: forecast.work,
@@ -52,7 +53,7 @@ impl Plan {
             critical_work: forecast.critical_work,
             n_built: built().count(),
             n_guessed: built().filter(|vertex| !vertex.is_measured).count(),
-        }
+        })
     }
 
     fn expected(&self) -> Dag<Expected> {
