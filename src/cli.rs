@@ -295,7 +295,7 @@ pub(crate) struct TimeArgs {
     #[arg(long, value_name = "FILE.html", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "solve-timings.html")]
     pub timings: Option<PathBuf>,
-    /// Write a trace of the run, for Perfetto or chrome://tracing
+    /// Write a trace of the run, for ui.perfetto.dev or `chrome://tracing`
     #[arg(long, value_name = "FILE.json")]
     pub trace: Option<PathBuf>,
 }

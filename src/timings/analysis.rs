@@ -98,7 +98,7 @@ fn used(timeline: &Timeline) -> f64 {
         return 0.0;
     };
     let time: Duration = builds().map(super::Stage::duration).sum();
-    let there = (last - first).as_secs_f64() * f64::from(timeline.cores.max(1));
+    let there = last.saturating_sub(first).as_secs_f64() * f64::from(timeline.cores.max(1));
     if there > 0.0 { (time.as_secs_f64() / there).min(1.0) } else { 0.0 }
 }
 

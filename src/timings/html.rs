@@ -115,8 +115,8 @@ fn tiles(html: &mut String, timeline: &Timeline, analysis: &Analysis) -> fmt::Re
         humane(timeline.end),
         timeline.planned.map_or_else(String::new, |at| format!("{} until the plan was made", humane(at))),
     )?;
-    let time = |step| -> Duration { timeline.packages.iter().map(|package| package.time(step)).sum() };
-    tile("building", humane(time(Step::Build)), format!("{built} of {}", packages(timeline.packages.len())))?;
+    let all = |step| -> Duration { timeline.packages.iter().map(|package| package.time(step)).sum() };
+    tile("building", humane(all(Step::Build)), format!("{built} of {}", packages(timeline.packages.len())))?;
     if built > 0 {
         tile(
             "cores in use",
@@ -131,11 +131,7 @@ fn tiles(html: &mut String, timeline: &Timeline, analysis: &Analysis) -> fmt::Re
     }
     let fetched = timeline.packages.iter().filter(|package| package.time(Step::Fetch) > Duration::ZERO).count();
     if fetched > 0 {
-        tile(
-            "downloading",
-            humane(time(Step::Fetch)),
-            format!("{}, up to {DOWNLOADS_MAX} at once", packages(fetched)),
-        )?;
+        tile("downloading", humane(all(Step::Fetch)), format!("{}, up to {DOWNLOADS_MAX} at once", packages(fetched)))?;
     }
     if let Some((stage, n)) = &timeline.linked {
         tile("into the library", humane(stage.duration()), packages(*n))?;
@@ -187,9 +183,9 @@ fn cores(html: &mut String, timeline: &Timeline, analysis: &Analysis) -> fmt::Re
         let is_own = on.cores == timeline.cores;
         let against = match (is_own, on.makespan < own) {
             (true, _) => "as it was".to_owned(),
-            (_, true) => format!("\u{2212}{}", humane(own - on.makespan)),
+            (_, true) => format!("\u{2212}{}", humane(own.saturating_sub(on.makespan))),
             (_, false) if on.makespan == own => "the same".to_owned(),
-            _ => format!("+{}", humane(on.makespan - own)),
+            _ => format!("+{}", humane(on.makespan.saturating_sub(own))),
         };
         writeln!(
             html,

@@ -55,7 +55,7 @@ fn in_lanes(timeline: &Timeline, pid: u32, steps: &[Step]) -> Vec<Value> {
         for stage in package.stages.iter().filter(|stage| steps.contains(&stage.step)) {
             match runs.last_mut() {
                 Some((of, run)) if *of == place && run.last().is_some_and(|last| last.end == stage.start) => {
-                    run.push(stage)
+                    run.push(stage);
                 }
                 _ => runs.push((place, vec![stage])),
             }
