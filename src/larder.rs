@@ -22,6 +22,7 @@ use larder_ops::store::transfer::{ExportError, ImportError};
 use larder_ops::store::{Configs, Depth, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
 use larder_ops::workers::Workers;
+use tokio::sync::Semaphore;
 
 use crate::host::Host;
 use crate::lockfile::Lockfile;
@@ -449,6 +450,7 @@ impl Larder {
                 warm: (!self.config.is_plain_install).then(Arc::default),
             },
             depth: if self.config.verifies { Depth::Full } else { Depth::Glance },
+            ahead: Arc::new(Semaphore::new(unpacked_ahead(self.config.jobs))),
         }
     }
 
@@ -486,6 +488,13 @@ impl Larder {
             _ => false,
         }
     }
+}
+
+/// Returns how many sources may be unpacked and wait for the turn of their builds: enough that no core waits for one,
+/// and not so many that the sources of a large lockfile fill the disk all at once.
+fn unpacked_ahead(jobs: u32) -> usize {
+    const LEAST: usize = 8;
+    LEAST.max(jobs as usize * 2)
 }
 
 /// Returns what may go on at once on this many cores.

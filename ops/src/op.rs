@@ -39,6 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources};
+use tokio::sync::Semaphore;
 
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
@@ -61,7 +62,7 @@ pub use cache::StoreCache;
 pub use commission::{Commission, Key};
 pub use error::{OpError, is_environment};
 pub use log::Logs;
-use prepare::Prepared;
+use prepare::{AtHand, Prepared};
 
 /// The pool that building takes one unit of.
 pub const CPU: &str = "cpu";
@@ -82,6 +83,9 @@ pub struct Workshop {
     pub builder: Builder,
     /// How closely what is loaded is looked at.
     pub depth: Depth,
+    /// Room for sources that are unpacked ahead of their turn. Where there is none left, a source is downloaded and
+    /// looked into, and unpacked when its build starts; nobody waits for room.
+    pub ahead: Arc<Semaphore>,
 }
 
 /// What is to be done for one package.
@@ -246,13 +250,13 @@ pub struct PackageOp {
     commission: Arc<Commission>,
     /// The definition key, as the latest cache map has it.
     wanted: Arc<Mutex<Option<Arc<PackageKey>>>>,
-    prepared: Mutex<Option<Prepared>>,
+    at_hand: Mutex<Option<AtHand>>,
 }
 
 impl PackageOp {
     /// Joins what is to be done with what it is done with, and for whom.
     pub fn new(spec: Spec, workshop: Arc<Workshop>, commission: Arc<Commission>) -> Self {
-        Self { spec, workshop, commission, wanted: Arc::default(), prepared: Mutex::new(None) }
+        Self { spec, workshop, commission, wanted: Arc::default(), at_hand: Mutex::new(None) }
     }
 
     fn map(&self, recipe: Recipe) -> Result<CacheMap<Key>, OpError> {
@@ -383,16 +387,16 @@ impl Op for PackageOp {
             }));
         }
         let closure = inputs.closure();
-        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut prepared = match (prepared, self.spec.standing) {
-            (Some(prepared), Standing::Locked) => prepared,
-            (None, Standing::Locked) => unreachable!("the last cache map has prepared the source"),
-            (prepared, _) => {
+        let at_hand = self.at_hand.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let at_hand = match (at_hand, self.spec.standing) {
+            (Some(at_hand), Standing::Locked) => at_hand,
+            (None, Standing::Locked) => unreachable!("the last cache map has brought the source"),
+            (at_hand, _) => {
                 let stale = closure.iter().find(|(_, done)| matches!(done.how, How::Stale { .. }));
                 let stale_since = |because| Ok(self.stale(because, None));
-                match (stale, prepared) {
+                match (stale, at_hand) {
                     (Some((_, done)), _) => return stale_since(format!("it needs {}, which is stale", done.package)),
-                    (None, Some(prepared)) => prepared,
+                    (None, Some(at_hand)) => at_hand,
                     (None, None) => return stale_since(self.why_stale(key)),
                 }
             }
@@ -407,6 +411,7 @@ impl Op for PackageOp {
                 Err(broken) => drop(store.set_aside(key.package(), key.reference(), &broken)?),
             }
         }
+        let mut prepared = self.unpacked(at_hand, cx).await?;
         let how = self.how(key);
         let view: BTreeMap<PackageName, PathBuf> =
             inputs.closure().iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
