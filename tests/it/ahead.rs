@@ -10,10 +10,12 @@ use larder::lockfile::Lockfile;
 
 use crate::world::{PATH, Package, World, need_r};
 
+/// How many sources may be unpacked and wait, with one core.
+const ROOM: usize = 8;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn all_sources_are_fetched_ahead_of_builds_and_as_many_unpacked_as_there_is_room_for() {
     need_r!();
-    const ROOM: usize = 8;
     let world = World::new();
     let go = world.fifo("go");
     // All others need it, so it is built first; it waits until something is written into `go`.
