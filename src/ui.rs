@@ -167,6 +167,12 @@ pub fn print_error(message: &str, hints: &[String], palette: Palette) {
     let _ = io::stderr().write_all(summary::error(message, hints, palette).as_bytes());
 }
 
+/// Tells people, on stderr, of a file that was written for them.
+pub fn print_written(what: &str, path: &std::path::Path) {
+    let path = style::clean(&path.display().to_string());
+    let _ = io::stderr().write_all(format!("{what}: {path}\n").as_bytes());
+}
+
 /// Prints something that people should know and that stops nothing to stderr.
 pub fn print_warning(message: &str, palette: Palette) {
     let label = palette.notice().apply_to("warning:");

@@ -11,6 +11,7 @@ use crate::cli::TimeArgs;
 use crate::exit::Exit;
 use crate::larder::{Events, Run};
 use crate::timings::{CpuMeter, Timeline, page, trace};
+use crate::ui;
 
 /// How often the machine is asked how busy it is.
 const INTERVAL: Duration = Duration::from_millis(500);
@@ -46,8 +47,8 @@ impl Clock {
         self.meter.sample(self.events.elapsed());
     }
 
-    /// Writes what was asked for, as far as the run got; each file in one step.
-    pub(super) fn write(&mut self) -> Result<(), CommandError> {
+    /// Writes what was asked for, as far as the run got; each file in one step. Says where it is, unless in silence.
+    pub(super) fn write(&mut self, is_silent: bool) -> Result<(), CommandError> {
         if !self.is_asked() {
             return Ok(());
         }
@@ -56,10 +57,12 @@ impl Clock {
         let mut timeline = Timeline::of(self.events.so_far(), self.cores, now);
         timeline.busy = self.meter.take();
         timeline.busy.retain(|(at, _)| *at <= timeline.end);
-        let files = [(&self.page, page as fn(&Timeline) -> String), (&self.trace, trace)];
-        for (path, text) in files {
-            if let Some(path) = path {
-                write(path, &text(&timeline))?;
+        let files = [("timings", &self.page, page as fn(&Timeline) -> String), ("trace", &self.trace, trace)];
+        for (what, path, text) in files {
+            let Some(path) = path else { continue };
+            write(path, &text(&timeline))?;
+            if !is_silent {
+                ui::print_written(what, path);
             }
         }
         Ok(())

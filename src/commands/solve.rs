@@ -74,7 +74,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         let mut clock = Clock::new(&args.time, &run, jobs);
         let exit = watch(run, ui, path, &mut clock).await;
         // However it ended: what took so long before a failure is worth knowing, too.
-        let written = clock.write();
+        let written = clock.write(args.output.quiet || args.output.json);
         exit.and_then(|exit| written.map(|()| exit))
     });
     // A thread that waits for a lock of another process would keep this one waiting.

@@ -22,6 +22,9 @@ const JS: &str = include_str!("page.js");
 /// How many packages the list of the slowest has.
 const SLOWEST: usize = 20;
 
+/// What takes less is not worth a word.
+const LEAST: Duration = Duration::from_millis(1);
+
 /// Returns the page.
 pub fn page(timeline: &Timeline) -> String {
     let analysis = Analysis::of(timeline);
@@ -76,7 +79,9 @@ fn write(html: &mut String, timeline: &Timeline, analysis: &Analysis) -> fmt::Re
         if analysis.critical.len() > 1 {
             critical(html, timeline, analysis)?;
         }
-        cores(html, timeline, analysis)?;
+        if timeline.packages.iter().filter(|package| package.is_built()).count() > 1 {
+            cores(html, timeline, analysis)?;
+        }
     }
     chart::over_time(html, timeline)?;
     chart::gantt(html, timeline, analysis)?;
@@ -129,7 +134,7 @@ fn tiles(html: &mut String, timeline: &Timeline, analysis: &Analysis) -> fmt::Re
             format!("{} in a row", packages(analysis.critical.len())),
         )?;
     }
-    let fetched = timeline.packages.iter().filter(|package| package.time(Step::Fetch) > Duration::ZERO).count();
+    let fetched = timeline.packages.iter().filter(|package| package.time(Step::Fetch) >= LEAST).count();
     if fetched > 0 {
         tile("downloading", humane(all(Step::Fetch)), format!("{}, up to {DOWNLOADS_MAX} at once", packages(fetched)))?;
     }
