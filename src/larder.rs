@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_graph::{ExportMode, Limits, OnFailure, Stop};
+use larder_graph::{ExportMode, OnFailure, Stop};
 use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
@@ -15,7 +15,7 @@ use larder_ops::install::{Builder, DebugInfo};
 use larder_ops::key::{PackageKey, Reference};
 use larder_ops::library::{self, GENERATIONS_KEPT, LibraryError, Record, ReferenceLibrary};
 use larder_ops::link::LinkMode;
-use larder_ops::op::{CPU, NETWORK, Origin, Workshop, is_environment};
+use larder_ops::op::{Origin, Workshop, is_environment};
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
 use larder_ops::store::transfer::{ExportError, ImportError};
@@ -28,6 +28,7 @@ use crate::host::Host;
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
+mod bounds;
 mod changes;
 mod engine;
 mod evict;
@@ -39,18 +40,17 @@ mod tell;
 mod transfer;
 mod update;
 
+use bounds::unpacked_ahead;
 use engine::{Engine, Engines};
 use journal::{Journal, Scribe};
 use reference::{Access, Beside};
 
+pub(crate) use bounds::{DOWNLOADS_MAX, limits};
 pub use changes::{Refresh, Replaced};
 pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
 pub use journal::Events;
 pub use run::Run;
 pub use transfer::From;
-
-/// How many downloads go on at once.
-pub(crate) const DOWNLOADS_MAX: u32 = 12;
 
 /// What a [`Larder`] works with; the same for all that it solves.
 ///
@@ -488,18 +488,6 @@ impl Larder {
             _ => false,
         }
     }
-}
-
-/// Returns how many sources may be unpacked and wait for the turn of their builds: enough that no core waits for one,
-/// and not so many that the sources of a large lockfile fill the disk all at once.
-fn unpacked_ahead(jobs: u32) -> usize {
-    const LEAST: usize = 8;
-    LEAST.max(jobs as usize * 2)
-}
-
-/// Returns what may go on at once on this many cores.
-pub(crate) fn limits(jobs: u32) -> Limits {
-    Limits::new().pool(CPU, jobs).pool(NETWORK, DOWNLOADS_MAX)
 }
 
 /// Runs what waits for the disk where it keeps nobody else waiting.
