@@ -59,7 +59,7 @@ impl PackageOp {
             (Origin::Nowhere, _) => Ok(recall()),
             (_, Standing::Locked) => self.prepare_ahead(cx).await,
             _ => match self.prepare_ahead(cx).await {
-                Err(error) if !cx.stop().is_requested() => {
+                Err(error) if !cx.stop().is_requested() && !error.is_environment() => {
                     cx.report(Progress::Warning(format!("its source is not to be had: {error}")));
                     Ok(recall())
                 }
