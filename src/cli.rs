@@ -282,11 +282,25 @@ pub(crate) struct SolveArgs {
     #[arg(long)]
     pub dry_run: bool,
     #[command(flatten)]
+    pub time: TimeArgs,
+    #[command(flatten)]
     pub output: OutputArgs,
     /// How to show progress
     #[arg(long, value_enum, default_value_t, value_name = "HOW", hide_possible_values = true)]
     #[arg(help = "How to show progress: auto, bars, lines or none")]
     pub progress: Progress,
+}
+
+/// Where the time went.
+#[derive(Debug, Args)]
+pub(crate) struct TimeArgs {
+    /// Write a page that shows where the time went [default name: solve-timings.html]
+    #[arg(long, value_name = "FILE.html", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "solve-timings.html")]
+    pub timings: Option<PathBuf>,
+    /// Write a trace of the run, for ui.perfetto.dev or `chrome://tracing`
+    #[arg(long, value_name = "FILE.json")]
+    pub trace: Option<PathBuf>,
 }
 
 /// How packages are built.
@@ -391,6 +405,9 @@ pub(crate) struct PlanArgs {
     /// Packages that an R with that library has loaded: say which of them would change
     #[arg(long, value_name = "PKG,...", value_delimiter = ',', value_parser = PackageName::parse)]
     pub loaded: Option<Vec<PackageName>>,
+    /// How many CPUs builds would use together, for how long they would take [default: all]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub jobs: Option<u32>,
     #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]

@@ -16,6 +16,7 @@ use crate::larder::{self, Config, Larder, Request};
 use crate::lockfile::{Lockfile, LockfileError};
 use crate::ui::{self, ColorMode, Palette};
 
+mod clock;
 mod completions;
 mod doctor;
 mod graph;

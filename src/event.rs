@@ -17,7 +17,7 @@
 //!         },
 //!         Event::Warning { message } => message.clone(),
 //!         Event::Finished(report) => format!("{:?} in {:?}", report.outcome, report.duration),
-//!         Event::Progress { .. } => return None,
+//!         Event::Progress { .. } | Event::Linked { .. } => return None,
 //!     })
 //! }
 //!
@@ -25,6 +25,7 @@
 //! ```
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use larder_ops::package::PackageName;
@@ -82,6 +83,13 @@ pub enum Event {
     },
     /// A package reached its end; sent once for each package of the plan.
     Settled(Settled),
+    /// The library was changed.
+    Linked {
+        /// How many packages were put into it.
+        n_packages: usize,
+        /// How long that took, up to now.
+        duration: Duration,
+    },
     /// Something that people should know and that stops nothing.
     Warning {
         /// A sentence in the voice of an error message.
@@ -94,10 +102,16 @@ pub enum Event {
 /// What is being done to a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Step {
+    /// It waits: for its turn, or for what it needs.
+    Wait,
     /// Its source, or a prebuilt binary, is on the way.
     Fetch,
+    /// The source is unpacked and made ready.
+    Unpack,
     /// R installs it from source.
     Build,
+    /// What was built goes into the store.
+    Publish,
     /// Its tree comes from the store or from a cache.
     Load,
     /// Its tree goes into the library.
@@ -119,6 +133,8 @@ pub struct Settled {
     pub because: Option<String>,
     /// The reference `source_hash/config_hash`, if the key was known.
     pub key: Option<String>,
+    /// What it needs, as far as the plan knows.
+    pub needs: Arc<[PackageName]>,
     /// How long work on this package took; zero if there was none.
     pub duration: Duration,
     /// The log of its build.
@@ -178,6 +194,7 @@ impl From<&Stale> for Settled {
             outcome: Outcome::Stale,
             because: Some(stale.because.clone()),
             key: None,
+            needs: Arc::default(),
             duration: Duration::ZERO,
             log: None,
             failure: None,
@@ -189,8 +206,11 @@ impl Step {
     /// Returns the word that events use on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Wait => "wait",
             Self::Fetch => "fetch",
+            Self::Unpack => "unpack",
             Self::Build => "build",
+            Self::Publish => "publish",
             Self::Load => "load",
             Self::Link => "link",
         }

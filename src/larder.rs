@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_graph::{ExportMode, Limits, OnFailure, Stop};
+use larder_graph::{ExportMode, OnFailure, Stop};
 use larder_ops::blobs::Blobs;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
@@ -15,7 +15,7 @@ use larder_ops::install::{Builder, DebugInfo};
 use larder_ops::key::{PackageKey, Reference};
 use larder_ops::library::{self, GENERATIONS_KEPT, LibraryError, Record, ReferenceLibrary};
 use larder_ops::link::LinkMode;
-use larder_ops::op::{CPU, NETWORK, Origin, Workshop};
+use larder_ops::op::{Origin, Workshop};
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
 use larder_ops::store::transfer::{ExportError, ImportError};
@@ -23,11 +23,13 @@ use larder_ops::store::{Configs, Depth, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
 use larder_ops::trouble::{Trouble, is_environment};
 use larder_ops::workers::Workers;
+use tokio::sync::Semaphore;
 
 use crate::host::Host;
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
+mod bounds;
 mod changes;
 mod engine;
 mod evict;
@@ -40,18 +42,17 @@ mod transfer;
 mod trouble;
 mod update;
 
+use bounds::unpacked_ahead;
 use engine::{Engine, Engines};
 use journal::{Journal, Scribe};
 use reference::{Access, Beside};
 
+pub(crate) use bounds::{DOWNLOADS_MAX, limits};
 pub use changes::{Refresh, Replaced};
 pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
 pub use journal::Events;
 pub use run::Run;
 pub use transfer::From;
-
-/// How many downloads go on at once.
-const DOWNLOADS_MAX: u32 = 12;
 
 /// What a [`Larder`] works with; the same for all that it solves.
 ///
@@ -352,6 +353,11 @@ impl Larder {
         &self.host
     }
 
+    /// Returns how many units of CPU builds may take together.
+    pub fn jobs(&self) -> u32 {
+        self.config.jobs
+    }
+
     /// Opens the store for this machine's platform.
     pub fn store(&self) -> Store {
         Store::open(&self.config.store, self.host.platform.clone(), self.host.toolchain.description())
@@ -435,8 +441,7 @@ impl Larder {
 
     /// Returns the solver of the runs that are under way, or starts it.
     fn engine(&self) -> Arc<Engine> {
-        let limits = Limits::new().pool(CPU, self.config.jobs).pool(NETWORK, DOWNLOADS_MAX);
-        self.engines.get(|| self.workshop(), limits)
+        self.engines.get(|| self.workshop(), limits(self.config.jobs))
     }
 
     fn workshop(&self) -> Workshop {
@@ -451,6 +456,7 @@ impl Larder {
                 warm: (!self.config.is_plain_install).then(Arc::default),
             },
             depth: self.depth(),
+            ahead: Arc::new(Semaphore::new(unpacked_ahead(self.config.jobs))),
         }
     }
 
@@ -558,6 +564,10 @@ impl Knowledge for Known<'_> {
 
     fn builds(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, Sidecar)> {
         self.store.sidecars(package, source).into_iter().map(|(config, _, sidecar)| (config, sidecar)).collect()
+    }
+
+    fn last_build(&self, package: &PackageName) -> Option<Duration> {
+        self.store.last_build(package)
     }
 
     fn provided(&self, package: &PackageName) -> Option<Provided> {

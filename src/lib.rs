@@ -36,6 +36,7 @@ pub mod lockfile;
 pub mod plan;
 pub mod report;
 pub mod system;
+pub mod timings;
 pub mod ui;
 
 pub use larder::Larder;

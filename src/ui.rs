@@ -24,8 +24,9 @@ pub use self::contents::{
     stats_as_json, stats_as_text,
 };
 pub use self::counter::Counter;
-pub use self::plan_json::{graph_as_json, plan_as_json, refresh_as_json, why_as_json};
+pub use self::plan_json::{graph_as_json, outlook_as_json, plan_as_json, refresh_as_json, why_as_json};
 pub use self::style::{ColorMode, Palette};
+pub(crate) use self::style::{humane, packages};
 pub use self::verified::{verified_as_json, verified_as_text};
 
 use self::bars::Bars;
@@ -164,6 +165,12 @@ pub fn print_note(text: &str) {
 /// Prints an error that ends the command, and its hints, to stderr. Drop the [`Ui`] before.
 pub fn print_error(message: &str, hints: &[String], palette: Palette) {
     let _ = io::stderr().write_all(summary::error(message, hints, palette).as_bytes());
+}
+
+/// Tells people, on stderr, of a file that was written for them.
+pub fn print_written(what: &str, path: &std::path::Path) {
+    let path = style::clean(&path.display().to_string());
+    let _ = io::stderr().write_all(format!("{what}: {path}\n").as_bytes());
 }
 
 /// Prints something that people should know and that stops nothing to stderr.

@@ -42,6 +42,12 @@ missing unzip unzip
 missing xz xz-utils
 missing zip zip
 install_missing || skip "everything that needs one of: $wanted"
+# A browser is heavy, so only CI brings one; elsewhere one test says that there is none.
+if [ "$ci" = true ]; then
+    wanted=
+    missing chromium chromium
+    install_missing || echo "the page of --timings in a browser: $wanted could not be installed" >>"$LARDER_SKIPPED"
+fi
 
 command -v cargo >/dev/null 2>&1 || {
     echo "cargo is missing: install Rust first" >&2

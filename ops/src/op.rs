@@ -39,6 +39,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources};
+use tokio::sync::Semaphore;
 
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
@@ -57,20 +58,19 @@ mod commission;
 mod error;
 mod log;
 mod prepare;
+mod progress;
 
 pub use cache::StoreCache;
 pub use commission::{Commission, Key};
 pub use error::OpError;
 pub use log::Logs;
-use prepare::Prepared;
+use prepare::{AtHand, Prepared};
+pub use progress::Progress;
 
 /// The pool that building takes one unit of.
 pub const CPU: &str = "cpu";
 /// The pool that downloading takes one unit of.
 pub const NETWORK: &str = "network";
-
-/// How many pieces of a build's output are told to who comes to wait for it later.
-const OUTPUTS_KEPT: u64 = 64;
 
 /// What all packages are made with, whoever wants them.
 #[derive(Debug)]
@@ -83,6 +83,9 @@ pub struct Workshop {
     pub builder: Builder,
     /// How closely what is loaded is looked at.
     pub depth: Depth,
+    /// Room for sources that are unpacked ahead of their turn. Where there is none left, a source is downloaded and
+    /// looked into, and unpacked when its build starts; nobody waits for room.
+    pub ahead: Arc<Semaphore>,
 }
 
 /// What is to be done for one package.
@@ -206,32 +209,6 @@ pub enum How {
     },
 }
 
-/// What an operation tells while it works.
-#[derive(Debug, Clone)]
-pub enum Progress {
-    /// A download begins.
-    Fetching,
-    /// A build begins.
-    Building,
-    /// Another process builds the same source, the one with this id if that can be told.
-    Waiting(Option<u32>),
-    /// Bytes of the download so far, and in all if the server says so.
-    Bytes(u64, Option<u64>),
-    /// A piece of what a build writes.
-    Output {
-        /// Its log.
-        log: Arc<Path>,
-        /// Counts the pieces of one build.
-        number: u64,
-        /// Where in the log this is, in bytes.
-        from: u64,
-        /// What it wrote.
-        text: String,
-    },
-    /// Something that the user should know.
-    Warning(String),
-}
-
 /// The work of one vertex.
 #[derive(Debug)]
 pub struct PackageOp {
@@ -241,13 +218,13 @@ pub struct PackageOp {
     commission: Arc<Commission>,
     /// The definition key, as the latest cache map has it.
     wanted: Arc<Mutex<Option<Arc<PackageKey>>>>,
-    prepared: Mutex<Option<Prepared>>,
+    at_hand: Mutex<Option<AtHand>>,
 }
 
 impl PackageOp {
     /// Joins what is to be done with what it is done with, and for whom.
     pub fn new(spec: Spec, workshop: Arc<Workshop>, commission: Arc<Commission>) -> Self {
-        Self { spec, workshop, commission, wanted: Arc::default(), prepared: Mutex::new(None) }
+        Self { spec, workshop, commission, wanted: Arc::default(), at_hand: Mutex::new(None) }
     }
 
     fn map(&self, recipe: Recipe) -> Result<CacheMap<Key>, OpError> {
@@ -321,11 +298,7 @@ impl Op for PackageOp {
     }
 
     fn slot(progress: &Progress) -> Option<u64> {
-        match progress {
-            Progress::Bytes(..) => Some(0),
-            Progress::Output { number, .. } => Some(1 + number % OUTPUTS_KEPT),
-            Progress::Fetching | Progress::Building | Progress::Waiting(_) | Progress::Warning(_) => None,
-        }
+        progress.slot()
     }
 
     fn resources(&self, phase: Phase) -> Resources {
@@ -349,7 +322,11 @@ impl Op for PackageOp {
             (2, _) if !self.spec.is_rebuilt => return Ok(self.content_map()),
             _ => return Ok(None),
         };
-        Ok(Some(self.map(recipe.map_err(|error| self.told_of_all(error))?)?))
+        let recipe = recipe.map_err(|error| self.told_of_all(error))?;
+        if index > 0 || self.spec.recipe.is_none() {
+            cx.report(Progress::Ready);
+        }
+        Ok(Some(self.map(recipe)?))
     }
 
     async fn content(&self, key: &Key, done: &Arc<Done>, _: Option<&str>, _: &Context<Self>) -> Result<Key, OpError> {
@@ -386,16 +363,16 @@ impl PackageOp {
             }));
         }
         let closure = inputs.closure();
-        let prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut prepared = match (prepared, self.spec.standing) {
-            (Some(prepared), Standing::Locked) => prepared,
-            (None, Standing::Locked) => unreachable!("the last cache map has prepared the source"),
-            (prepared, _) => {
+        let at_hand = self.at_hand.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let at_hand = match (at_hand, self.spec.standing) {
+            (Some(at_hand), Standing::Locked) => at_hand,
+            (None, Standing::Locked) => unreachable!("the last cache map has brought the source"),
+            (at_hand, _) => {
                 let stale = closure.iter().find(|(_, done)| matches!(done.how, How::Stale { .. }));
                 let stale_since = |because| Ok(self.stale(because, None));
-                match (stale, prepared) {
+                match (stale, at_hand) {
                     (Some((_, done)), _) => return stale_since(format!("it needs {}, which is stale", done.package)),
-                    (None, Some(prepared)) => prepared,
+                    (None, Some(at_hand)) => at_hand,
                     (None, None) => return stale_since(self.why_stale(key)),
                 }
             }
@@ -410,6 +387,7 @@ impl PackageOp {
                 Err(broken) => drop(store.set_aside(key.package(), key.reference(), &broken)?),
             }
         }
+        let mut prepared = self.unpacked(at_hand, cx).await?;
         let how = self.how(key);
         let view: BTreeMap<PackageName, PathBuf> =
             inputs.closure().iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
@@ -425,6 +403,7 @@ impl PackageOp {
         {
             // From the beginning: what fails leaves half of its work in the source.
             let again = self.prepare_again(&prepared, cx).await?;
+            cx.report(Progress::Building);
             let reason = reason.clone();
             prepared = again;
             built = self.build(&prepared, Way::Plain, &view, (&log, &output), cx).await;
@@ -447,6 +426,7 @@ impl PackageOp {
             }
         };
         let duration = start.elapsed();
+        cx.report(Progress::Publishing);
         let mut sidecar = Sidecar::new(key, duration);
         sidecar.linkingto.clone_from(&prepared.recipe.linking_to);
         sidecar.source_compiled = built.join("libs").is_dir() && !prepared.is_binary;

@@ -283,6 +283,16 @@ impl Store {
         sidecars
     }
 
+    /// Returns how long the build of a package took that was used last, whatever its source was.
+    pub fn last_build(&self, package: &PackageName) -> Option<Duration> {
+        let sources = fs::read_dir(self.root.join(&self.platform).join(package)).into_iter().flatten().flatten();
+        let sources = sources.filter_map(|source| source.file_name().to_str()?.parse().ok());
+        let sidecars = sources.flat_map(|source| self.sidecars(package, source));
+        let built = sidecars.filter(|(_, _, sidecar)| sidecar.build_ms > 0);
+        let (.., sidecar) = built.max_by_key(|(config, used, _)| (*used, *config))?;
+        Some(Duration::from_millis(sidecar.build_ms))
+    }
+
     /// Returns the sidecar of one entry.
     pub fn sidecar(&self, package: &PackageName, reference: Reference) -> Option<Sidecar> {
         Sidecar::of_tree(&self.tree(package, reference))

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::time::Duration;
 
 use larder_ops::package::PackageName;
 
@@ -10,8 +11,8 @@ use crate::cli::PlanArgs;
 use crate::exit::Exit;
 use crate::larder::{Larder, Refresh, Replaced, Request};
 use crate::lockfile::Lockfile;
-use crate::plan::{Action, Plan};
-use crate::ui;
+use crate::plan::{Action, Outlook, Plan};
+use crate::ui::{self, packages};
 
 pub(super) fn run(args: &PlanArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
@@ -19,7 +20,8 @@ pub(super) fn run(args: &PlanArgs, env: &Env) -> Result<Exit, CommandError> {
     let mut request = request(&args.place, &args.wish, &args.lockfile);
     request.reference.clone_from(&args.reference_lib);
     let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
-    show(&larder, &args.lockfile, &lockfile, &request, args.loaded.as_deref(), args.output.json)
+    let jobs = args.jobs.unwrap_or(larder.jobs());
+    show(&larder, &args.lockfile, &lockfile, &request, args.loaded.as_deref(), jobs, args.output.json)
 }
 
 /// Prints the plan for a lockfile.
@@ -29,16 +31,20 @@ pub(super) fn show(
     lockfile: &Lockfile,
     request: &Request,
     loaded: Option<&[PackageName]>,
+    jobs: u32,
     is_json: bool,
 ) -> Result<Exit, CommandError> {
     let (plan, refresh) = larder.changes(lockfile, request, loaded.unwrap_or_default()).map_err(in_lockfile(path))?;
     let refresh = loaded.map(|_| refresh);
+    let outlook = plan.outlook(jobs);
     if is_json {
         let store = larder.store();
         ui::print_data(&ui::plan_as_json(&plan, &larder.host().platform, &request.library, store.root()));
+        ui::print_data(&outlook.as_ref().map(ui::outlook_as_json).unwrap_or_default());
         ui::print_data(&refresh.as_ref().map(ui::refresh_as_json).unwrap_or_default());
     } else {
         ui::print_data(&text(&plan, &larder.host().platform));
+        ui::print_data(&outlook.as_ref().map(foretold).unwrap_or_default());
         ui::print_data(&refresh.as_ref().map(told).unwrap_or_default());
     }
     Ok(Exit::Done)
@@ -71,6 +77,38 @@ fn text(plan: &Plan, platform: &str) -> String {
         let _ = writeln!(text, "warning: {warning}");
     }
     text
+}
+
+/// Says how long the builds will take.
+fn foretold(outlook: &Outlook) -> String {
+    let Outlook { cores, wall, work, critical, critical_work, n_built, n_guessed } = outlook;
+    let cores = if *cores == 1 { "1 core".to_owned() } else { format!("{cores} cores") };
+    let mut text = format!("builds take about {} on {cores}", about(*wall));
+    if *n_built > 1 {
+        let _ = write!(text, ": {} of work in {}", about(*work), packages(*n_built));
+    }
+    if critical.len() > 1 {
+        let names: Vec<_> = critical.iter().map(PackageName::as_str).collect();
+        let _ = write!(text, ", and no less than {} in a row for {}", about(*critical_work), names.join(" -> "));
+    }
+    let _ = match (n_guessed, n_built) {
+        (0, _) => writeln!(text),
+        (n, all) if n == all => writeln!(text, " (a guess: none was built here before)"),
+        (1, _) => writeln!(text, " (1 package was never built here: a guess)"),
+        (n, _) => writeln!(text, " ({n} packages were never built here: guesses)"),
+    };
+    text
+}
+
+/// Writes a duration that is not known any better.
+fn about(duration: Duration) -> String {
+    match duration.as_secs() {
+        0 => "a second".to_owned(),
+        secs @ 1..90 => format!("{secs} s"),
+        secs @ 90..600 => format!("{} min {} s", secs / 60, secs % 60 / 10 * 10),
+        secs if secs < 5400 => format!("{} min", (secs + 30) / 60),
+        secs => format!("{} h {} min", secs / 3600, secs % 3600 / 60),
+    }
 }
 
 /// Says what an R that runs is to do, and why.

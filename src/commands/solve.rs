@@ -7,6 +7,7 @@ use std::time::Duration;
 use larder_ops::link::LinkMode;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::clock::Clock;
 use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, palette, plan, read_lockfile, request};
 use crate::OnFailure;
 use crate::cli::{Link, Progress, SolveArgs};
@@ -26,6 +27,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     if let Some(jobs) = args.jobs {
         config.jobs = jobs;
     }
+    let jobs = config.jobs;
     config.build_timeout = args.build.build_timeout;
     config.is_plain_install = args.build.plain_install;
     config.verifies = args.verify;
@@ -46,7 +48,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     request.generations_kept = args.change.keep_generations;
     let larder = larder(config)?;
     if args.dry_run {
-        return plan::show(&larder, path, &lockfile, &request, None, args.output.json);
+        return plan::show(&larder, path, &lockfile, &request, None, jobs, args.output.json);
     }
     let ui = Ui::new(UiOptions {
         format: if args.output.json { Format::Json } else { Format::Human },
@@ -67,14 +69,21 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         is_terminal: io::stderr().is_terminal(),
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let exit = runtime.block_on(async { watch(larder.solve(&lockfile, request), ui, path).await });
+    let exit = runtime.block_on(async {
+        let run = larder.solve(&lockfile, request);
+        let mut clock = Clock::new(&args.time, &run, jobs);
+        let exit = watch(run, ui, path, &mut clock).await;
+        // However it ended: what took so long before a failure is worth knowing, too.
+        let written = clock.write(args.output.quiet || args.output.json);
+        exit.and_then(|exit| written.map(|()| exit))
+    });
     // A thread that waits for a lock of another process would keep this one waiting.
     runtime.shutdown_background();
     exit
 }
 
 /// Shows the run until its end. The first Ctrl-C asks it to end cleanly, the second at once.
-async fn watch(mut run: Run, mut ui: Ui, lockfile: &Path) -> Result<Exit, CommandError> {
+async fn watch(mut run: Run, mut ui: Ui, lockfile: &Path, clock: &mut Clock) -> Result<Exit, CommandError> {
     let stop = run.stop();
     let mut interrupts = signal(SignalKind::interrupt())?;
     let mut terminations = signal(SignalKind::terminate())?;
@@ -89,6 +98,7 @@ async fn watch(mut run: Run, mut ui: Ui, lockfile: &Path) -> Result<Exit, Comman
             },
             _ = interrupts.recv() => true,
             _ = terminations.recv() => true,
+            () = clock.tick() => continue,
             () = abandoned(&stop) => return Ok(Exit::Interrupted),
         };
         if is_interrupted && stop.is_requested() {

@@ -357,6 +357,10 @@ impl Knowledge for Installed<'_> {
         self.known.builds(package, source)
     }
 
+    fn last_build(&self, _: &PackageName) -> Option<Duration> {
+        None
+    }
+
     fn provided(&self, package: &PackageName) -> Option<Provided> {
         self.known.provided(package)
     }

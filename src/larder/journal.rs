@@ -7,6 +7,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use larder_graph::History;
 use larder_ops::package::PackageName;
@@ -16,22 +17,33 @@ use crate::event::Event;
 /// How many pieces of a build's output are kept at a time.
 const OUTPUT_SLOTS: u64 = 64;
 
-#[derive(Debug, Default)]
-pub(super) struct Journal(Mutex<Inner>);
+#[derive(Debug)]
+pub(super) struct Journal {
+    start: Instant,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// By package: its progress is in slot 0, the latest output of its build in those after it.
-    history: History<(PackageName, u64), Event>,
+    /// When, since the start, and what. By package: its progress is in slot 0, the latest output of its build in those
+    /// after it.
+    history: History<(PackageName, u64), (Duration, Event)>,
     n_outputs: u64,
     is_over: bool,
     /// Those who wait for more.
     wakers: Vec<Waker>,
 }
 
+impl Default for Journal {
+    fn default() -> Self {
+        Self { start: Instant::now(), inner: Mutex::default() }
+    }
+}
+
 impl Journal {
     pub(super) fn tell(&self, event: Event) {
         let mut inner = self.lock();
+        let at = self.start.elapsed();
         let slot = match &event {
             Event::Progress { package, .. } => Some((package.clone(), 0)),
             Event::Output { package, .. } => {
@@ -46,7 +58,7 @@ impl Journal {
             }
             _ => None,
         };
-        inner.history.push(slot, event);
+        inner.history.push(slot, (at, event));
         inner.wake();
     }
 
@@ -56,7 +68,7 @@ impl Journal {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No method leaves it half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -99,6 +111,23 @@ impl Events {
         poll_fn(|cx| self.poll(cx)).await
     }
 
+    /// Returns what was told so far and is not read yet, each with the time since the start of the run; waits for nothing.
+    pub fn so_far(&mut self) -> Vec<(Duration, Event)> {
+        let journal = Arc::clone(&self.journal);
+        let inner = journal.lock();
+        let mut events = Vec::new();
+        while let Some((event, next)) = inner.history.next(self.next) {
+            events.push(event.clone());
+            self.next = next;
+        }
+        events
+    }
+
+    /// Returns how long ago the run began.
+    pub fn elapsed(&self) -> Duration {
+        self.journal.start.elapsed()
+    }
+
     /// Returns another listener, who has heard nothing yet.
     pub(super) fn again(&self) -> Self {
         self.journal.listen()
@@ -106,7 +135,7 @@ impl Events {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
         let mut inner = self.journal.lock();
-        if let Some((event, next)) = inner.history.next(self.next) {
+        if let Some(((_, event), next)) = inner.history.next(self.next) {
             self.next = next;
             return Poll::Ready(Some(event.clone()));
         }
@@ -172,7 +201,7 @@ mod tests {
         }
         {
             let inner = journal.lock();
-            let kept: Vec<_> = inner.history.iter().cloned().collect();
+            let kept: Vec<_> = inner.history.iter().map(|(_, event)| event.clone()).collect();
             assert_eq!(kept, (10_000 - OUTPUT_SLOTS..10_000).map(|from| output("cli", from)).collect::<Vec<_>>());
         }
         journal.tell(Event::Settled(settled("cli", Outcome::Ingested)));

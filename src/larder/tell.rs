@@ -98,7 +98,10 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
         let started = |step| Event::Started { package: package.clone(), version: spec.version.clone(), step };
         (self.emit)(match progress {
             Progress::Fetching => started(Step::Fetch),
+            Progress::Unpacking => started(Step::Unpack),
+            Progress::Ready => started(Step::Wait),
             Progress::Building => started(Step::Build),
+            Progress::Publishing => started(Step::Publish),
             Progress::Waiting(holder) => {
                 Event::Warning { message: format!("waiting for {} to build {package}", lock::shown(*holder)) }
             }
@@ -141,6 +144,7 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
             outcome,
             because,
             key: key.filter(|_| outcome != Outcome::Provided).map(|key| key.reference().to_string()),
+            needs: Arc::clone(&spec.dependencies),
             duration: match (build, outcome) {
                 (Some(build), _) => build.duration,
                 // Not its own: what it waited for.

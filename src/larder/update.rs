@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use larder_graph::Report as GraphReport;
 use larder_ops::library::{Change, Library, Put, What, has_package};
@@ -89,6 +90,7 @@ pub(super) async fn update(
     let change = Change { put, remove, generations_kept: request.generations_kept };
     let (linker, store) = (Arc::new(Linker::new(larder.config.link)), Arc::new(larder.store()));
     let (links, registers) = (Arc::clone(&linker), Arc::clone(&store));
+    let (n_packages, start) = (change.put.len(), Instant::now());
     let applied = blocking(move || {
         let mut library = library;
         registers.register(library.place());
@@ -103,7 +105,7 @@ pub(super) async fn update(
             other => other,
         });
     }
-    let used = linker.mode();
+    let (duration, used) = (start.elapsed(), linker.mode());
     // Between two file systems that is no news.
     let is_refused = used == LinkMode::Copy && is_one_file_system(store.root(), &request.library);
     if larder.config.link.is_none() && linker.has_copied() && is_refused {
@@ -112,6 +114,9 @@ pub(super) async fn update(
     }
     if let Some(chosen) = larder.config.link.filter(|chosen| *chosen != used) {
         warn(format!("the file system does not allow `{chosen}` between store and library; used `{used}`"));
+    }
+    if n_packages > 0 {
+        emit(Event::Linked { n_packages, duration });
     }
     Ok(())
 }

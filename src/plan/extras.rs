@@ -117,6 +117,7 @@ pub(super) fn vertex(extra: &Extra) -> Vertex {
         because: String::new(),
         needs_compilation: false,
         system_packages: Vec::new(),
+        is_measured: false,
         is_seen: true,
     }
 }

@@ -70,13 +70,16 @@ impl Frame {
                 self.counts.count(settled.outcome);
                 self.running.retain(|it| it.package != settled.package);
             }
-            Event::Output { .. } | Event::Warning { .. } | Event::Finished(_) => {}
+            Event::Output { .. } | Event::Linked { .. } | Event::Warning { .. } | Event::Finished(_) => {}
         }
     }
 
     fn start(&mut self, package: &PackageName, version: &str, step: Step) {
         let since = self.now;
         match self.running.iter_mut().find(|it| it.package == *package) {
+            Some(running) if matches!(step, Step::Wait | Step::Unpack) => running.is_waiting = true,
+            // Mostly over before one could read it.
+            _ if matches!(step, Step::Wait | Step::Unpack | Step::Publish) => {}
             Some(running) => {
                 running.step = step;
                 running.since = since;
@@ -142,8 +145,8 @@ impl Frame {
 impl Running {
     fn line(&self, name: &str, now: Instant, palette: Palette) -> String {
         let verb = match self.step {
-            Step::Fetch => "fetching",
-            Step::Build => "building",
+            Step::Wait | Step::Unpack | Step::Fetch => "fetching",
+            Step::Build | Step::Publish => "building",
             Step::Load => "loading",
             Step::Link => "linking",
         };

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use larder_ops::package::PackageName;
 use serde::Serialize;
 
-use crate::event::{Event, Settled};
+use crate::event::{Event, Settled, Step};
 use crate::report::{Counts, Report, RunOutcome};
 
 /// The version of the shapes below; it changes when a field goes or changes its meaning, not when one is added.
@@ -35,6 +35,8 @@ impl Json {
         match event {
             Event::Progress { package, .. } if self.is_too_soon(package, now) => return,
             Event::Output { .. } if !self.is_verbose => return,
+            // Where the time went is told by `--timings` and `--trace`.
+            Event::Started { step: Step::Wait | Step::Unpack | Step::Publish, .. } => return,
             Event::Settled(settled) => {
                 self.last_progress.remove(&settled.package);
             }
@@ -100,6 +102,10 @@ enum Body<'a> {
         log: Option<String>,
         error: Option<&'a str>,
     },
+    Linked {
+        packages: usize,
+        duration_ms: u64,
+    },
     Warning {
         message: &'a str,
     },
@@ -144,6 +150,9 @@ impl<'a> From<&'a Event> for Body<'a> {
                 Self::VertexOutput { package: package.as_str(), log: text(log), from: *from, text: piece }
             }
             Event::Settled(settled) => settled.into(),
+            Event::Linked { n_packages, duration } => {
+                Self::Linked { packages: *n_packages, duration_ms: millis(*duration) }
+            }
             Event::Warning { message } => Self::Warning { message },
             Event::Finished(report) => report.into(),
         }
@@ -206,7 +215,7 @@ mod tests {
     use insta::assert_snapshot;
 
     use super::*;
-    use crate::event::{Outcome, Step};
+    use crate::event::Outcome;
     use crate::ui::testing::{Written, failed, fetched, plan, report, settled, started};
 
     fn lines(events: &[(u64, Event)]) -> String {

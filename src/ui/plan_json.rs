@@ -2,6 +2,7 @@
 //! shape that exports have (`larder_ops::wire`).
 
 use std::path::Path;
+use std::time::Duration;
 
 use larder_graph::{Edge, VertexId};
 use larder_ops::package::PackageName;
@@ -9,7 +10,7 @@ use larder_ops::wire::{self, Input, ResultAt};
 use serde::Serialize;
 
 use crate::larder::{Refresh, Replaced};
-use crate::plan::{Action, Plan};
+use crate::plan::{Action, Outlook, Plan};
 
 #[derive(Serialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
@@ -18,7 +19,20 @@ enum Line<'a> {
     PlanVertex(PlanVertex<'a>),
     Warning { v: u8, message: &'a str },
     Stale { v: u8, package: &'a str, version: &'a str, because: &'a str },
+    Outlook(Foretold<'a>),
     Refresh { v: u8, in_place: bool, changed: Vec<Changed<'a>> },
+}
+
+#[derive(Serialize)]
+struct Foretold<'a> {
+    v: u8,
+    cores: u32,
+    wall_ms: u64,
+    work_ms: u64,
+    critical_path: Vec<&'a str>,
+    critical_path_ms: u64,
+    built: usize,
+    guessed: usize,
 }
 
 #[derive(Serialize)]
@@ -82,6 +96,21 @@ pub fn plan_as_json(plan: &Plan, platform: &str, library: &Path, store: &Path) -
         because: &stale.because,
     });
     std::iter::once(head).chain(vertices).chain(stale).chain(warnings).map(|line| json(&line)).collect()
+}
+
+/// Returns as one JSON object how long the builds will take.
+pub fn outlook_as_json(outlook: &Outlook) -> String {
+    let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    json(&Line::Outlook(Foretold {
+        v: 1,
+        cores: outlook.cores,
+        wall_ms: ms(outlook.wall),
+        work_ms: ms(outlook.work),
+        critical_path: outlook.critical.iter().map(PackageName::as_str).collect(),
+        critical_path_ms: ms(outlook.critical_work),
+        built: outlook.n_built,
+        guessed: outlook.n_guessed,
+    }))
 }
 
 /// Returns as one JSON object what an R that runs is to do.

@@ -87,7 +87,7 @@ pub(super) fn clean(text: &str) -> String {
 }
 
 /// Writes a duration the way people say it: `8ms`, `1.2s`, `3m12s`, `1h02m`.
-pub(super) fn humane(duration: Duration) -> String {
+pub(crate) fn humane(duration: Duration) -> String {
     let millis = duration.as_millis();
     match duration.as_secs() {
         0 => format!("{millis}ms"),
@@ -106,7 +106,7 @@ pub(super) fn humane_secs(duration: Duration) -> String {
 }
 
 /// Writes `1 package`, `2 packages`.
-pub(super) fn packages(n: usize) -> String {
+pub(crate) fn packages(n: usize) -> String {
     if n == 1 { "1 package".to_owned() } else { format!("{n} packages") }
 }
 

@@ -38,6 +38,7 @@ pub(crate) fn settled(package: &str, outcome: Outcome) -> Settled {
         outcome,
         because: None,
         key: None,
+        needs: Arc::default(),
         duration: Duration::ZERO,
         log: None,
         failure: None,

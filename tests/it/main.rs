@@ -1,5 +1,6 @@
 //! Scenarios: the command, as users start it, against packages made here. One binary, so that it links once.
 
+mod ahead;
 mod build;
 mod crash;
 mod cutoff;
@@ -29,6 +30,7 @@ mod sources;
 mod store;
 mod stress;
 mod tidy;
+mod timings;
 mod transfer;
 mod verify;
 mod warm;

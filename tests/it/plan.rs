@@ -123,7 +123,7 @@ fn a_plan_for_people_sorts_by_cost_and_counts() {
     need_r!();
     let world = World::new();
     let lock = three(&world);
-    insta::assert_snapshot!(world.run(["plan", lock.to_str().unwrap()]).transcript(), @"
+    insta::assert_snapshot!(world.run(["plan", lock.to_str().unwrap(), "-j2"]).transcript(), @"
     exit 0
     --- stdout
     Plan for 3 packages on [platform]
@@ -131,7 +131,34 @@ fn a_plan_for_people_sorts_by_cost_and_counts() {
       unknown    lnk 2.0  its source has not been seen
       unknown    top 3.0  its source has not been seen
     1 to build, 2 to be decided when the source is there
+    builds take about [time] on 2 cores: [time] of work in 3 packages, and no less than [time] in a row for hdr -> lnk -> top (a guess: none was built here before)
     ");
+}
+
+#[test]
+fn a_plan_foretells_how_long_builds_take_from_how_long_they_took() {
+    need_r!();
+    let world = World::new();
+    let lock = three(&world);
+    let outlook = |args: &[&str]| {
+        let mut words = vec!["plan", lock.to_str().unwrap(), "--json", "-j", "4"];
+        words.extend(args);
+        world.run(words).ok().events_of("outlook")
+    };
+    let before = &outlook(&[])[0];
+    assert_eq!((&before["cores"], &before["built"], &before["guessed"]), (&4.into(), &3.into(), &3.into()));
+    assert_eq!(before["critical_path"], serde_json::json!(["hdr", "lnk", "top"]));
+    world.solve(&lock, &[]).ok();
+    assert_eq!(outlook(&[]), Vec::<Value>::new(), "nothing is left to build");
+    let again = &outlook(&["--rebuild", "hdr", "--rebuild", "lnk"])[0];
+    assert_eq!((&again["built"], &again["guessed"]), (&2.into(), &0.into()));
+    let took = |package: &str| {
+        let [tree] = world.trees(package).try_into().unwrap();
+        let sidecar: Value = serde_json::from_slice(&fs_err::read(tree.with_extension("json")).unwrap()).unwrap();
+        sidecar["build_ms"].as_u64().unwrap()
+    };
+    assert_eq!(again["work_ms"], took("hdr") + took("lnk"));
+    assert_eq!(again["wall_ms"], again["critical_path_ms"], "one links to the other");
 }
 
 #[test]

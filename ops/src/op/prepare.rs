@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use larder_graph::Context;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{OpError, Origin, PackageOp, Progress, Standing, blocking};
 use crate::digest::Sha256Digest;
@@ -25,6 +26,15 @@ pub(super) struct Prepared {
     pub(super) recipe: Recipe,
 }
 
+/// What is there of a source when its build's turn comes.
+#[derive(Debug)]
+pub(super) enum AtHand {
+    /// All of it, in the room that it takes.
+    Unpacked(Box<Prepared>, OwnedSemaphorePermit),
+    /// The archive, which says this of itself.
+    Downloaded(Box<Recipe>),
+}
+
 impl PackageOp {
     /// Looks into the source only as far as the key needs.
     pub(super) async fn learn(&self, cx: &Context<Self>) -> Result<Recipe, OpError> {
@@ -37,18 +47,18 @@ impl PackageOp {
                 self.recipe(&Description::parse(&bytes), Some(&fetched.digest))
             }
             // Its digest is part of the key, so all of it has to be read anyway.
-            Origin::Directory(_) | Origin::Provided | Origin::Nowhere => self.prepare(cx).await,
+            Origin::Directory(_) | Origin::Provided | Origin::Nowhere => Ok(self.prepare(cx).await?.recipe),
         }
     }
 
-    /// Makes the source ready to be built. Of a package that is not in the lockfile it need not be there: what was
+    /// Brings the source. Of a package that is not in the lockfile it need not be there: what was
     /// built of it may still be found.
     pub(super) async fn prepare_or_recall(&self, cx: &Context<Self>) -> Result<Recipe, OpError> {
         let recall = || self.spec.recipe.clone().expect("what is not in the lockfile is known by what was built of it");
         match (&self.spec.origin, self.spec.standing) {
             (Origin::Nowhere, _) => Ok(recall()),
-            (_, Standing::Locked) => self.prepare(cx).await,
-            _ => match self.prepare(cx).await {
+            (_, Standing::Locked) => self.prepare_ahead(cx).await,
+            _ => match self.prepare_ahead(cx).await {
                 Err(error) if !cx.stop().is_requested() && !error.is_environment() => {
                     cx.report(Progress::Warning(format!("its source is not to be had: {error}")));
                     Ok(recall())
@@ -58,8 +68,32 @@ impl PackageOp {
         }
     }
 
+    /// Brings the source ahead of its turn, unpacked if there is room.
+    async fn prepare_ahead(&self, cx: &Context<Self>) -> Result<Recipe, OpError> {
+        // Asked for before the download: who starts first, because the most work waits for it, is to have it.
+        let room = Arc::clone(&self.workshop.ahead).try_acquire_owned();
+        let (at_hand, recipe) = if let Ok(room) = room {
+            let prepared = self.prepare(cx).await?;
+            let recipe = prepared.recipe.clone();
+            (AtHand::Unpacked(Box::new(prepared), room), recipe)
+        } else {
+            let recipe = self.learn(cx).await?;
+            (AtHand::Downloaded(Box::new(recipe.clone())), recipe)
+        };
+        *self.at_hand.lock().unwrap_or_else(PoisonError::into_inner) = Some(at_hand);
+        Ok(recipe)
+    }
+
+    /// Returns the unpacked source when the turn of its build has come.
+    pub(super) async fn unpacked(&self, at_hand: AtHand, cx: &Context<Self>) -> Result<Prepared, OpError> {
+        match at_hand {
+            AtHand::Unpacked(prepared, _room) => Ok(*prepared),
+            AtHand::Downloaded(recipe) => self.prepare_as(&recipe, cx).await,
+        }
+    }
+
     /// Makes the source ready to be built, in a staging directory that lives until the build is over.
-    pub(super) async fn prepare(&self, cx: &Context<Self>) -> Result<Recipe, OpError> {
+    async fn prepare(&self, cx: &Context<Self>) -> Result<Prepared, OpError> {
         let staging = {
             let workshop = Arc::clone(&self.workshop);
             blocking(move || workshop.store.stage()).await?
@@ -68,6 +102,7 @@ impl PackageOp {
         let (package_dir, content, is_tree) = match &self.spec.origin {
             Origin::Archive { subdir, is_repository, .. } => {
                 let fetched = self.fetch(cx).await?;
+                cx.report(Progress::Unpacking);
                 let options = unpack::Options {
                     subdir: Some(subdir.clone()).filter(|subdir| !subdir.is_empty()),
                     ..unpack::Options::default()
@@ -81,6 +116,7 @@ impl PackageOp {
                 if !dir.join("DESCRIPTION").is_file() {
                     return Err(OpError::NoDirectory(dir.clone()));
                 }
+                cx.report(Progress::Unpacking);
                 let (dir, copy) = (dir.clone(), into.clone());
                 let digest = blocking(move || {
                     source::copy(&dir, &copy)?;
@@ -99,25 +135,26 @@ impl PackageOp {
         });
         let description = description.await?;
         let recipe = self.recipe(&description, content.as_ref())?;
-        let prepared = Prepared {
+        Ok(Prepared {
             is_binary: description.is_built(),
             needs_bootstrap: is_tree
                 && description.get("Config/build/bootstrap").is_some_and(|value| value.eq_ignore_ascii_case("true"))
                 && package_dir.join("bootstrap.R").is_file(),
-            recipe: recipe.clone(),
+            recipe,
             package_dir,
             staging,
-        };
-        *self.prepared.lock().unwrap_or_else(PoisonError::into_inner) = Some(prepared);
-        Ok(recipe)
+        })
     }
 
     /// Makes the same source ready once more, as if nobody had built in it.
     pub(super) async fn prepare_again(&self, before: &Prepared, cx: &Context<Self>) -> Result<Prepared, OpError> {
-        let recipe = self.prepare(cx).await?;
-        let again = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let again = again.expect("it was just prepared");
-        if recipe == before.recipe { Ok(again) } else { Err(OpError::SourceChanged) }
+        self.prepare_as(&before.recipe, cx).await
+    }
+
+    /// Makes the source ready of which this is known already.
+    async fn prepare_as(&self, known: &Recipe, cx: &Context<Self>) -> Result<Prepared, OpError> {
+        let prepared = self.prepare(cx).await?;
+        if prepared.recipe == *known { Ok(prepared) } else { Err(OpError::SourceChanged) }
     }
 
     /// Brings the archive. It is not evicted before this run is over.
