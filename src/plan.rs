@@ -346,6 +346,9 @@ fn action(vertex: &mut Vertex, key: Option<&PackageKey>, known: &impl Knowledge)
     let builds = if vertex.is_seen { known.builds(package, reference.source) } else { Vec::new() };
     if let Some((_, newest)) = builds.first() {
         vertex.spec.weight_ms = newest.build_ms.max(1);
+        if let Some(bytes) = newest.peak_bytes {
+            vertex.spec.memory_mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX).max(1);
+        }
     }
     if matches!(vertex.spec.origin, Origin::Nowhere) {
         let because = known.differs_from_reference(key);
@@ -415,6 +418,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
             install_args: entry.install_args.clone(),
             is_rebuilt: settings.rebuild.contains(&entry.package),
             weight_ms: guess_ms(entry, &origin),
+            memory_mib: if entry.needs_compilation { COMPILER_MIB } else { R_MIB },
             origin,
         },
         kind: entry.kind.as_str(),
@@ -426,6 +430,11 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
         is_seen,
     }
 }
+
+/// How much memory a build is taken to need that was never measured, or was over too soon to be: that of R, and of a
+/// compiler besides. Seen for C++ with large templates: 1 GB and more; the next build knows.
+const R_MIB: u32 = 150;
+const COMPILER_MIB: u32 = 400;
 
 /// Guesses what building costs that was never measured: R's fixed part, and more by size where there is code.
 /// Seen on 2 cores: a small R package 1 s, rlang (0.7 MB) 13 s, vctrs (1 MB) 24 s, `RcppEigen` (1.4 MB) 49 s.
