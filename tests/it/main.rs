@@ -1,5 +1,6 @@
 //! Scenarios: the command, as users start it, against packages made here. One binary, so that it links once.
 
+mod budget;
 mod build;
 mod crash;
 mod cutoff;
