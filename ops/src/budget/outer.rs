@@ -96,7 +96,7 @@ impl Jobserver {
             Ok(watched) => drop(watched.readable().await),
             Err(error) => {
                 tracing::debug!(%error, "the jobserver cannot be watched");
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
     }

@@ -64,7 +64,7 @@ impl Build {
         self.pipes.has_offer()
     }
 
-    fn patience_ends(&self) {
+    fn patienceends(&self) {
         self.core.budget.change(|state| state.lose_patience(self.number));
     }
 
@@ -145,9 +145,9 @@ async fn the_last_idle_core_goes_to_whoever_uses_it() {
     let mut builds = [start(&budget).unwrap(), start(&budget).unwrap()];
     let idler = usize::from(builds[1].has_offer());
     // The offer stays for a while, and then goes to the other one.
-    builds[idler].patience_ends();
+    builds[idler].patienceends();
     assert!(builds[idler].has_offer());
-    builds[idler].patience_ends();
+    builds[idler].patienceends();
     let busy = 1 - idler;
     assert!(!builds[idler].has_offer() && builds[busy].has_offer());
     assert_eq!(builds[busy].take(5), 1);
@@ -160,9 +160,9 @@ async fn the_last_idle_core_goes_to_whoever_uses_it() {
 async fn an_offer_stays_where_it_is_if_there_is_nobody_else() {
     let budget = Budget::new(2, None);
     let build = start(&budget).unwrap();
-    build.patience_ends();
-    build.patience_ends();
-    build.patience_ends();
+    build.patienceends();
+    build.patienceends();
+    build.patienceends();
     assert!(build.has_offer());
 }
 
@@ -192,7 +192,7 @@ async fn a_thousand_random_steps_never_use_more_than_there_is_and_leave_nothing_
                 (1, Some(any)) if random.bool() => drop(builds.swap_remove(any).end()),
                 (2 | 3, Some(any)) => drop(builds[any].take(1)),
                 (4, Some(any)) if builds[any].n_taken > 0 => builds[any].give(),
-                (5, Some(any)) => builds[any].patience_ends(),
+                (5, Some(any)) => builds[any].patienceends(),
                 _ => {}
             }
             let mut still = Vec::new();
@@ -214,7 +214,7 @@ async fn a_thousand_random_steps_never_use_more_than_there_is_and_leave_nothing_
 
 /// An outer make: its pipe, and what it would say of it.
 struct Make {
-    _ends: (std::io::PipeReader, std::io::PipeWriter),
+    ends: (std::io::PipeReader, std::io::PipeWriter),
     flags: String,
     look: std::os::fd::OwnedFd,
 }
@@ -226,7 +226,7 @@ impl Make {
         rustix::io::write(&ends.1, tokens).unwrap();
         let flags = format!(" -j{} --jobserver-auth={},{}", tokens.len() + 1, ends.0.as_raw_fd(), ends.1.as_raw_fd());
         let look = pipes::reopen(ends.0.as_raw_fd(), rustix::fs::OFlags::RDONLY).unwrap();
-        Self { _ends: ends, flags, look }
+        Self { ends: ends, flags, look }
     }
 
     fn join(&self) -> Jobserver {
@@ -273,7 +273,7 @@ async fn without_a_token_of_the_outer_make_builds_wait_but_for_the_first() {
     assert!(!first.has_offer() && start(&budget).is_none());
     let mut waiting = wait(&budget);
     assert!(poll(&mut waiting).is_none());
-    rustix::io::write(&make._ends.1, b"x").unwrap();
+    rustix::io::write(&make.ends.1, b"x").unwrap();
     let second = waiting.await;
     assert_eq!(make.n_left(), 0);
     drop(first.end());
