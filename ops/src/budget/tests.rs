@@ -226,7 +226,7 @@ impl Make {
         rustix::io::write(&ends.1, tokens).unwrap();
         let flags = format!(" -j{} --jobserver-auth={},{}", tokens.len() + 1, ends.0.as_raw_fd(), ends.1.as_raw_fd());
         let look = pipes::reopen(ends.0.as_raw_fd(), rustix::fs::OFlags::RDONLY).unwrap();
-        Self { ends: ends, flags, look }
+        Self { ends, flags, look }
     }
 
     fn join(&self) -> Jobserver {
