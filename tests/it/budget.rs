@@ -1,6 +1,7 @@
 //! One budget of cores for packages and for make within them, and one of memory: what runs at once is seen by what
 //! waits for each other, and what does not by the log that all of it writes.
 
+use std::fmt::Write;
 use std::process::{Command, Stdio};
 
 use fs_err as fs;
@@ -17,7 +18,7 @@ fn made(world: &World, name: &str, recipes: &[&str]) -> Package {
     let mut makevars = format!(".PHONY: all {targets}\nall: $(SHLIB)\n$(SHLIB): {targets}\n");
     for (n, recipe) in (1..).zip(recipes) {
         let recipe = recipe.replace('$', "$$").replace('@', &world.path("").display().to_string());
-        makevars += &format!("t{n}:\n\t@{recipe}\n");
+        writeln!(makevars, "t{n}:\n\t@{recipe}").unwrap();
     }
     Package::new(name, "1.0").file("src/Makevars", &makevars).file("src/code.c", "int f(void) { return 1; }\n")
 }
@@ -164,7 +165,9 @@ fn interrupted_in_the_middle_everything_goes_back_to_the_outer_make() {
         let lock = world.lock_published(&[&made(&world, "endless", &[&wait, &wait, &tell])]);
         let run = world.start_command(world.command().arg(&lock).args(["--json", "-j4"]).env("MAKEFLAGS", &flags));
         fs::read(told).unwrap();
-        signals.iter().for_each(|signal| run.signal(*signal));
+        for signal in signals {
+            run.signal(*signal);
+        }
         run.finish().exits(130);
         assert_eq!(tokens(&pipe), "abc");
     }
