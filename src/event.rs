@@ -114,7 +114,8 @@ pub struct Settled {
     /// What became of it.
     pub outcome: Outcome,
     /// The reason in a few words, such as `Rcpp 1.0.14 -> 1.0.15`. Of a skipped package it is the name of the failed
-    /// package alone, or `None` if the run ended before this one's turn.
+    /// package alone, or what of the machine ended the run, such as `no space left`, or `None` if the run ended
+    /// otherwise before this one's turn.
     pub because: Option<String>,
     /// The reference `source_hash/config_hash`, if the key was known.
     pub key: Option<String>,
@@ -160,6 +161,13 @@ pub struct Failure {
     pub hint: Option<String>,
     /// Whether the machine is at fault, not the package: no compiler, disk full, no permission.
     pub is_environment: bool,
+}
+
+impl Settled {
+    /// Returns the failed package because of which this one was skipped. A name is one word, other reasons are several.
+    pub fn failed_input(&self) -> Option<&str> {
+        self.because.as_deref().filter(|because| self.outcome == Outcome::Skipped && !because.contains(' '))
+    }
 }
 
 impl From<&Stale> for Settled {

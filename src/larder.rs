@@ -16,12 +16,13 @@ use larder_ops::install::{Builder, DebugInfo};
 use larder_ops::key::{PackageKey, Reference};
 use larder_ops::library::{self, GENERATIONS_KEPT, LibraryError, Record, ReferenceLibrary};
 use larder_ops::link::LinkMode;
-use larder_ops::op::{CPU, MEMORY, NETWORK, Origin, Workshop, is_environment};
+use larder_ops::op::{CPU, MEMORY, NETWORK, Origin, Workshop};
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
 use larder_ops::store::transfer::{ExportError, ImportError};
 use larder_ops::store::{Configs, Depth, Sidecar, Store};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
+use larder_ops::trouble::{Trouble, is_environment};
 use larder_ops::workers::Workers;
 
 use crate::host::{self, Host};
@@ -37,6 +38,7 @@ mod reference;
 mod run;
 mod tell;
 mod transfer;
+mod trouble;
 mod update;
 
 use engine::{Engine, Engines};
@@ -214,6 +216,9 @@ pub enum Error {
     /// An export is not taken in.
     #[error(transparent)]
     Import(#[from] ImportError),
+    /// The machine refuses what any package would need: the disk is full, the store read-only and the like.
+    #[error(transparent)]
+    Machine(Trouble),
     /// The file system refused; the message has the path.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -291,8 +296,9 @@ impl Error {
                 "choose a new library, as a directory inside of `{}`, or leave out `--atomic-library`",
                 path.display()
             )),
+            Self::Machine(trouble) => Some(trouble.hint().to_owned()),
             Self::Library(LibraryError::Io(error)) | Self::Io(error) if is_environment(error) => {
-                Some("free some space, or choose another place with `--library` or `--store`".to_owned())
+                Some("choose another place with `--library` or `--store`".to_owned())
             }
             _ => None,
         }

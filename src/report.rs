@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use larder_ops::trouble::Trouble;
 use larder_ops::wire::Graph;
 
 use crate::event::{Outcome, Settled};
@@ -33,6 +34,8 @@ pub struct Report {
     /// The packages of the reference library that are not in the new one, since they would not work there: not in the
     /// lockfile, and not to be had in the build that is wanted now. `because` says why.
     pub stale: Vec<Settled>,
+    /// What of the machine ended the run, if that was it: then nobody failed, and what was not finished was skipped.
+    pub trouble: Option<Trouble>,
     /// The records of the graph, if the request asked for them and all went well.
     pub export: Option<Arc<Graph>>,
 }
@@ -43,7 +46,7 @@ pub enum RunOutcome {
     /// Every package is in the library.
     #[default]
     Ok,
-    /// At least one package failed.
+    /// At least one package failed, or the machine refused.
     Failed,
     /// Someone stopped it.
     Interrupted,
@@ -78,6 +81,14 @@ impl Report {
             Outcome::Skipped => self.skipped.push(settled.clone()),
             Outcome::Stale => self.stale.push(settled.clone()),
             _ => {}
+        }
+    }
+
+    /// Takes in that the machine refused. Of several refusals the first one counts.
+    pub fn end_by(&mut self, trouble: Trouble) {
+        self.trouble.get_or_insert(trouble);
+        if self.outcome == RunOutcome::Ok {
+            self.outcome = RunOutcome::Failed;
         }
     }
 }

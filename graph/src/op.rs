@@ -95,6 +95,12 @@ pub trait Op: Sized + Send + Sync + 'static {
         None
     }
 
+    /// Says whether an error is of the kind that any other vertex would meet as well, such as a full disk. Then nothing
+    /// more starts, even for those who keep going after a failure.
+    fn is_general(_error: &Self::Error) -> bool {
+        false
+    }
+
     /// Returns what this op is, inputs aside: vertices of equal digests and equal inputs are one vertex, in whatever
     /// job or graph they stand. `None`: it is one only with itself.
     fn digest(&self) -> Option<Self::Key> {

@@ -34,6 +34,9 @@ pub struct Scripted {
 #[error("scripted: {0}")]
 pub struct ScriptedError(pub &'static str);
 
+/// The error that all others would meet too.
+const FULL: ScriptedError = ScriptedError("full");
+
 /// One thing an op did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
@@ -105,6 +108,10 @@ impl Op for Scripted {
     type Error = ScriptedError;
     type Progress = &'static str;
 
+    fn is_general(error: &ScriptedError) -> bool {
+        *error == FULL
+    }
+
     fn weight(&self) -> u64 {
         self.script.weight.unwrap_or(self.script.ms)
     }
@@ -160,6 +167,9 @@ impl Op for Scripted {
         self.record(Record::Left(cx.vertex(), Phase::Execute));
         spent?;
         assert!(!self.script.panics, "scripted panic");
+        if self.script.fails_for_all {
+            return Err(FULL);
+        }
         if self.script.fails { Err(ScriptedError("execute")) } else { Ok(self.script.name.as_str().into()) }
     }
 }

@@ -140,13 +140,22 @@ impl Blobs {
     /// Makes a temporary file on the file system of the blobs. It is gone when dropped.
     pub(crate) fn temporary(&self) -> io::Result<NamedTempFile> {
         fault::point("blobs: temporary file")?;
-        tempfile::Builder::new().prefix(".tmp-").tempfile_in(self.dir.join("partial"))
+        tempfile::Builder::new().prefix(".tmp-").tempfile_in(self.partial_dir()?)
     }
 
     /// Makes a temporary directory on the file system of the blobs. It is gone when dropped.
     pub(crate) fn temporary_dir(&self) -> io::Result<tempfile::TempDir> {
         fault::point("blobs: temporary directory")?;
-        tempfile::Builder::new().prefix(".tmp-").tempdir_in(self.dir.join("partial"))
+        tempfile::Builder::new().prefix(".tmp-").tempdir_in(self.partial_dir()?)
+    }
+
+    /// Returns where downloads go on. If it could not be made at the start, it is now, or says why not.
+    fn partial_dir(&self) -> io::Result<PathBuf> {
+        let dir = self.dir.join("partial");
+        if !dir.is_dir() {
+            self.create()?;
+        }
+        Ok(dir)
     }
 
     /// Gives the file at `from`, whose bytes are those of `digest`, its name as a blob, flushed and read-only.

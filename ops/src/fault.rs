@@ -35,6 +35,9 @@ mod armed {
         Kill(u64),
         /// This point fails with this error.
         Fail(u64, Errno),
+        /// Points whose name begins like this fail with this error: the one of this number among them, or all, as
+        /// what a file system cannot do at all.
+        FailNamed(String, Option<u64>, Errno),
         /// Every point is written to this file, a line each.
         List(std::path::PathBuf),
     }
@@ -42,18 +45,40 @@ mod armed {
     static FAULT: OnceLock<Fault> = OnceLock::new();
     static COUNT: AtomicU64 = AtomicU64::new(0);
 
-    /// Says what is to go wrong, and where: `kill:17`, `ENOSPC:17`, `EIO:17`, or `list:FILE` to learn how many points
-    /// there are and what they are called. Points are counted from 1. `Err` is a text that says none of these.
+    /// The errors that can be asked for, by the names that C gives them.
+    const ERRORS: [(&str, Errno); 14] = [
+        ("EACCES", Errno::ACCESS),
+        ("EDQUOT", Errno::DQUOT),
+        ("EIO", Errno::IO),
+        ("EMFILE", Errno::MFILE),
+        ("EMLINK", Errno::MLINK),
+        ("ENAMETOOLONG", Errno::NAMETOOLONG),
+        ("ENOLCK", Errno::NOLCK),
+        ("ENOSPC", Errno::NOSPC),
+        ("ENOSYS", Errno::NOSYS),
+        ("EOPNOTSUPP", Errno::OPNOTSUPP),
+        ("EPERM", Errno::PERM),
+        ("EROFS", Errno::ROFS),
+        ("ESTALE", Errno::STALE),
+        ("EXDEV", Errno::XDEV),
+    ];
+
+    /// Says what is to go wrong, and where: `kill:17`, `ENOSPC:17` or another error, `ENOLCK@lock` for all points whose
+    /// names begin with `lock`, `ENOLCK@lock:3` for the third of them, or `list:FILE` to learn how many points there are and what they are called. Points are
+    /// counted from 1. `Err` is a text that says none of these.
     pub fn arm(text: &str) -> Result<(), String> {
         let wrong = || format!("`{text}` is no fault");
-        let (kind, rest) = text.split_once(':').ok_or_else(wrong)?;
-        let n = rest.parse().map_err(|_| wrong());
-        let fault = match kind {
-            "kill" => Fault::Kill(n?),
-            "ENOSPC" => Fault::Fail(n?, Errno::NOSPC),
-            "EIO" => Fault::Fail(n?, Errno::IO),
-            "list" => Fault::List(rest.into()),
-            _ => return Err(wrong()),
+        let error = |name| ERRORS.iter().find(|(known, _)| *known == name).map(|(_, error)| *error).ok_or_else(wrong);
+        let number = |n: &str| n.parse().map_err(|_| wrong());
+        let fault = match (text.split_once('@'), text.split_once(':')) {
+            (Some((name, points)), _) => match points.rsplit_once(':').map(|(points, n)| (points, n.parse())) {
+                Some((points, Ok(n))) => Fault::FailNamed(points.to_owned(), Some(n), error(name)?),
+                _ => Fault::FailNamed(points.to_owned(), None, error(name)?),
+            },
+            (_, Some(("kill", n))) => Fault::Kill(number(n)?),
+            (_, Some(("list", path))) => Fault::List(path.into()),
+            (_, Some((name, n))) => Fault::Fail(number(n)?, error(name)?),
+            (None, None) => return Err(wrong()),
         };
         FAULT.set(fault).map_err(|_| wrong())
     }
@@ -61,6 +86,9 @@ mod armed {
     /// Says that something is about to be changed on a disk: `Err`, or never back, if that is the point to fail at.
     pub fn point(name: &'static str) -> io::Result<()> {
         let Some(fault) = FAULT.get() else { return Ok(()) };
+        if matches!(fault, Fault::FailNamed(points, ..) if !name.starts_with(points)) {
+            return Ok(());
+        }
         let count = COUNT.fetch_add(1, Ordering::Relaxed) + 1;
         match fault {
             Fault::Kill(n) if *n == count => {
@@ -70,6 +98,7 @@ mod armed {
                 }
             }
             Fault::Fail(n, error) if *n == count => Err((*error).into()),
+            Fault::FailNamed(_, n, error) if n.is_none_or(|n| n == count) => Err((*error).into()),
             Fault::List(path) => {
                 let mut file = OpenOptions::new().create(true).append(true).open(path)?;
                 // One write, so that lines of several threads do not mix.

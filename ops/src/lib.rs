@@ -88,6 +88,7 @@ pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod toolchain;
+pub mod trouble;
 pub mod unpack;
 pub mod wire;
 pub mod workers;

@@ -122,11 +122,12 @@ impl Linker {
     }
 
     fn link_file(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
-        fault::point("link: a file").map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
         let rung = self.rung.load(Ordering::Relaxed);
         let result = match LADDER[usize::from(rung)] {
-            LinkMode::Reflink => reflink(from, to, name),
-            LinkMode::Hardlink => rustix::fs::linkat(from, name, to, name, AtFlags::empty()),
+            LinkMode::Reflink => point("link: reflink").and_then(|()| reflink(from, to, name)),
+            LinkMode::Hardlink => {
+                point("link: hard link").and_then(|()| rustix::fs::linkat(from, name, to, name, AtFlags::empty()))
+            }
             LinkMode::Symlink | LinkMode::Copy => return self.copy(from, to, name),
         };
         match result {
@@ -142,9 +143,14 @@ impl Linker {
     }
 
     fn copy(&self, from: BorrowedFd<'_>, to: BorrowedFd<'_>, name: &CStr) -> Result<(), Errno> {
+        point("link: copy")?;
         self.has_copied.store(true, Ordering::Relaxed);
         copy(from, to, name)
     }
+}
+
+fn point(name: &'static str) -> Result<(), Errno> {
+    fault::point(name).map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))
 }
 
 fn open_dir(at: impl AsFd, path: impl rustix::path::Arg) -> Result<OwnedFd, Errno> {

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::fault::fs;
+use crate::fault::{self, fs};
 use rustix::io::Errno;
 
 /// A lock that this process holds until the value is dropped.
@@ -32,14 +32,11 @@ impl Lock {
     pub fn attempt(path: &Path) -> io::Result<Attempt> {
         loop {
             let file = open(path)?;
-            match file.file().try_lock() {
-                Ok(()) => {
-                    if let Some(lock) = Self::named(file, path)? {
-                        return Ok(Attempt::Taken(lock));
-                    }
-                }
-                Err(TryLockError::WouldBlock) => return Ok(Attempt::HeldBy(holder(path))),
-                Err(TryLockError::Error(error)) => return Err(refusal(path, &error)),
+            if !try_take(&file)? {
+                return Ok(Attempt::HeldBy(holder(path)));
+            }
+            if let Some(lock) = Self::named(file, path)? {
+                return Ok(Attempt::Taken(lock));
             }
         }
     }
@@ -48,7 +45,7 @@ impl Lock {
     pub fn wait(path: &Path) -> io::Result<Self> {
         loop {
             let file = open(path)?;
-            file.file().lock().map_err(|error| refusal(path, &error))?;
+            take(&file)?;
             if let Some(lock) = Self::named(file, path)? {
                 return Ok(lock);
             }
@@ -102,14 +99,49 @@ pub(crate) fn holder(path: &Path) -> Option<u32> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// Says of a file system that has no locks what that means.
-pub(crate) fn refusal(path: &Path, error: &io::Error) -> io::Error {
-    let errno = Errno::from_io_error(error);
-    let is_refused = [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL].map(Some).contains(&errno);
-    let kind = if is_refused { io::ErrorKind::Unsupported } else { error.kind() };
-    let what = if is_refused { "the file system refuses locks" } else { "cannot be locked" };
-    io::Error::new(kind, format!("{}: {what}: {error}", path.display()))
+/// Waits for the lock on a file, for as long as it is open.
+pub(crate) fn take(file: &fs::File) -> io::Result<()> {
+    fault::point("lock").and_then(|()| file.file().lock()).map_err(|error| refusal(file.path(), &error))
 }
+
+/// As [`take`], but together with others that share it.
+pub(crate) fn take_shared(file: &fs::File) -> io::Result<()> {
+    fault::point("lock").and_then(|()| file.file().lock_shared()).map_err(|error| refusal(file.path(), &error))
+}
+
+/// Takes the lock on a file if nobody has it; says whether it did.
+pub(crate) fn try_take(file: &fs::File) -> io::Result<bool> {
+    taken(file, std::fs::File::try_lock)
+}
+
+/// As [`try_take`], but together with others that share it.
+pub(crate) fn try_take_shared(file: &fs::File) -> io::Result<bool> {
+    taken(file, std::fs::File::try_lock_shared)
+}
+
+fn taken(file: &fs::File, take: fn(&std::fs::File) -> Result<(), TryLockError>) -> io::Result<bool> {
+    match fault::point("lock").map_err(TryLockError::Error).and_then(|()| take(file.file())) {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(refusal(file.path(), &error)),
+    }
+}
+
+/// Says of a file system that has no locks what that means.
+fn refusal(path: &Path, error: &io::Error) -> io::Error {
+    let errno = Errno::from_io_error(error);
+    let path = path.display();
+    if [Errno::NOLCK, Errno::OPNOTSUPP, Errno::NOSYS, Errno::INVAL].map(Some).contains(&errno) {
+        io::Error::new(io::ErrorKind::Unsupported, NoLocks(format!("{path}: the file system refuses locks: {error}")))
+    } else {
+        io::Error::new(error.kind(), format!("{path}: cannot be locked: {error}"))
+    }
+}
+
+/// A file system that has no locks; the text names the file.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NoLocks(String);
 
 /// Names the holder of a lock, for people.
 pub fn shown(holder: Option<u32>) -> String {

@@ -51,6 +51,7 @@ use crate::package::PackageName;
 use crate::process::Output;
 use crate::recipe::{Recipe, provided_key};
 use crate::store::{BuiltAgainst, Depth, OnExisting, Sidecar, Store};
+use crate::trouble::Watch;
 
 mod cache;
 mod commission;
@@ -60,7 +61,7 @@ mod prepare;
 
 pub use cache::StoreCache;
 pub use commission::{Commission, Key};
-pub use error::{OpError, is_environment};
+pub use error::OpError;
 pub use log::Logs;
 use prepare::Prepared;
 
@@ -318,6 +319,10 @@ impl Op for PackageOp {
     type Error = OpError;
     type Progress = Progress;
 
+    fn is_general(error: &OpError) -> bool {
+        matches!(error, OpError::Machine(_))
+    }
+
     fn weight(&self) -> u64 {
         self.spec.weight_ms
     }
@@ -343,14 +348,15 @@ impl Op for PackageOp {
 
     async fn cache_map(&self, index: usize, cx: &Context<Self>) -> Result<Option<CacheMap<Self::Key>>, OpError> {
         let is_provided = matches!(self.spec.origin, Origin::Provided);
-        Ok(match (index, &self.spec.recipe) {
-            (0, _) if is_provided => Some(CacheMap::leaf(Key::Build(self.key_of_provided()?))),
-            (0, Some(recipe)) => Some(self.map(recipe.clone())?),
-            (0, None) => Some(self.map(self.learn(cx).await?)?),
-            (1, _) if !is_provided => Some(self.map(self.prepare_or_recall(cx).await?)?),
-            (2, _) if !self.spec.is_rebuilt => self.content_map(),
-            _ => None,
-        })
+        let recipe = match (index, &self.spec.recipe) {
+            (0, _) if is_provided => return Ok(Some(CacheMap::leaf(Key::Build(self.key_of_provided()?)))),
+            (0, Some(recipe)) => Ok(recipe.clone()),
+            (0, None) => self.learn(cx).await,
+            (1, _) if !is_provided => self.prepare_or_recall(cx).await,
+            (2, _) if !self.spec.is_rebuilt => return Ok(self.content_map()),
+            _ => return Ok(None),
+        };
+        Ok(Some(self.map(recipe.map_err(|error| self.told_of_all(error))?)?))
     }
 
     async fn content(&self, key: &Key, done: &Arc<Done>, _: Option<&str>, _: &Context<Self>) -> Result<Key, OpError> {
@@ -366,6 +372,17 @@ impl Op for PackageOp {
     }
 
     async fn execute(&self, key: &Key, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<Done>, OpError> {
+        self.make(key, inputs, cx).await.map_err(|error| self.told_of_all(error))
+    }
+}
+
+impl PackageOp {
+    /// Makes of a failure that every package would meet what it is.
+    fn told_of_all(&self, error: OpError) -> OpError {
+        error.in_store(&self.workshop.store, &self.spec.package)
+    }
+
+    async fn make(&self, key: &Key, inputs: Inputs<Self>, cx: &Context<Self>) -> Result<Arc<Done>, OpError> {
         let key = key.wanted().expect("an interface is nobody's own key");
         if matches!(self.spec.origin, Origin::Provided) {
             return Ok(Arc::new(Done {
@@ -408,9 +425,12 @@ impl Op for PackageOp {
         let logs = Logs::new(store.root());
         let log = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
         let start = Instant::now();
-        let output = Self::output(&log, cx);
+        let watch = Arc::new(Watch::over(store.root()));
+        let output = Self::output(&log, &watch, cx);
         let mut built = self.build(&prepared, (Way::Fast, &core), &view, (&log, &output), cx).await;
-        if let Err(InstallError::Shortcut { shortcut, reason }) = &built {
+        if let Err(InstallError::Shortcut { shortcut, reason }) = &built
+            && !watch.was_full()
+        {
             // From the beginning: what fails leaves half of its work in the source.
             let again = self.prepare_again(&prepared, cx).await?;
             let (shortcut, reason) = (*shortcut, reason.clone());
@@ -427,6 +447,7 @@ impl Op for PackageOp {
                 let log = Logs::mark_failed(&log);
                 let because = format!("{}, and {source}", self.why_changed(key));
                 let error = OpError::Build { log: log.clone(), source };
+                let error = self.told_of_all(error.of_build(&watch, &self.spec.package));
                 if self.spec.standing == Standing::Locked || error.is_environment() || cx.stop().is_requested() {
                     return Err(error);
                 }
@@ -451,9 +472,7 @@ impl Op for PackageOp {
         let package = self.spec.package.clone();
         Ok(Arc::new(Done { package, tree: Some(tree), how, build: Some(BuildRecord { log, duration }) }))
     }
-}
 
-impl PackageOp {
     /// Takes the lock on building this source, after whoever has it now.
     async fn lock(&self, source: Sha256Digest, cx: &Context<Self>) -> Result<Lock, OpError> {
         match self.workshop.store.try_lock_source(source)? {
@@ -514,9 +533,10 @@ impl PackageOp {
     }
 
     /// Returns who listens to what a build writes.
-    fn output(log: &Path, cx: &Context<Self>) -> Output {
-        let (cx, log, number) = (cx.clone(), Arc::from(log), AtomicU64::new(0));
+    fn output(log: &Path, watch: &Arc<Watch>, cx: &Context<Self>) -> Output {
+        let (cx, log, watch, number) = (cx.clone(), Arc::from(log), Arc::clone(watch), AtomicU64::new(0));
         Arc::new(move |from, text| {
+            watch.look();
             let (log, number) = (Arc::clone(&log), number.fetch_add(1, Ordering::Relaxed));
             cx.report(Progress::Output { log, number, from, text: text.to_owned() });
         })

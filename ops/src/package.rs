@@ -13,18 +13,22 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct PackageName(Arc<str>);
 
+/// File systems take 255 bytes, but larder appends something at times; the longest names on CRAN have some 30.
+const NAME_BYTES_MAX: usize = 100;
+
 /// A name that R does not allow for a package.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a package name: it must start with a letter, go on with letters, digits and dots, and not end with a dot"
+    "`{0}` is not a package name: it must start with a letter, go on with letters, digits and dots, not end with a dot, \
+     and have at most {NAME_BYTES_MAX} characters"
 )]
 pub struct PackageNameError(String);
 
 impl PackageName {
-    /// Checks `name` against R's rule, `^[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]$`.
+    /// Checks `name` against R's rule, `^[A-Za-z][A-Za-z0-9.]*[A-Za-z0-9]$`, and against what file systems take.
     pub fn parse(name: &str) -> Result<Self, PackageNameError> {
         let bytes = name.as_bytes();
-        let is_good = bytes.len() >= 2
+        let is_good = (2..=NAME_BYTES_MAX).contains(&bytes.len())
             && bytes[0].is_ascii_alphabetic()
             && bytes.iter().all(|c| c.is_ascii_alphanumeric() || *c == b'.')
             && bytes[bytes.len() - 1] != b'.';

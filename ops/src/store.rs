@@ -75,6 +75,7 @@ mod sweeper;
 mod testing;
 pub mod transfer;
 pub mod verify;
+mod writable;
 
 pub use entry::{BrokenEntry, Depth, Problem};
 pub use evict::{EvictError, Evicted, Policy, Summary, What, evict, remove};

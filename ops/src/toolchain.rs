@@ -269,15 +269,25 @@ fn recall(record: &Path, r: &Path, path: &OsStr) -> Option<Toolchain> {
 
 fn probe(r: &Path, path: &OsStr) -> Result<Toolchain, ToolchainError> {
     let broken = |problem: String| ToolchainError::Broken { r: r.to_owned(), problem };
-    let output = Command::new(r)
+    let mut command = Command::new(r);
+    command
         .args(["--vanilla", "--no-echo", "-e", QUESTIONS])
         .env("LC_ALL", "C")
         .env_remove("R_HOME")
         // What is asked needs none of the packages that R attaches, which are half of its start.
         .env("R_DEFAULT_PACKAGES", "NULL")
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| broken(error.to_string()))?;
+        .stdin(Stdio::null());
+    let mut output = command.output().map_err(|error| broken(error.to_string()))?;
+    if !output.status.success() {
+        // Perhaps only the user's place for temporary files is full; builds have one of their own.
+        command.env_remove("TMPDIR").env_remove("TMP").env_remove("TEMP");
+        if let Ok(again) = command.output()
+            && again.status.success()
+        {
+            tracing::warn!("R starts only without TMPDIR: there may be no room for its temporary files");
+            output = again;
+        }
+    }
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         return Err(broken(format!("{} {}", output.status, stderr.lines().next().unwrap_or_default())));

@@ -1,12 +1,15 @@
 //! `solve store`: what to do with the store besides solving. One file per subcommand.
 
+use std::path::Path;
+
 use larder_ops::package::PackageName;
 use larder_ops::store::EvictError;
+use larder_ops::trouble::Trouble;
 
 use super::{CommandError, Env, palette};
 use crate::cli::{Color, ExchangeArgs, StoreCommand};
 use crate::exit::Exit;
-use crate::larder::Exchange;
+use crate::larder::{self, Exchange};
 use crate::ui;
 
 mod evict;
@@ -36,7 +39,12 @@ pub(super) fn run(command: &StoreCommand, env: &Env) -> Result<Exit, CommandErro
 }
 
 /// An eviction that cannot go on. What is in use is the request's fault, all else the machine's.
-fn refused(error: &EvictError) -> CommandError {
+fn refused(error: &EvictError, store: &Path) -> CommandError {
+    if let EvictError::Io(io) = error
+        && let Some(trouble) = Trouble::of(io, store, io.to_string())
+    {
+        return larder::Error::Machine(trouble).into();
+    }
     let exit = if matches!(error, EvictError::InUse(_)) { Exit::Usage } else { Exit::Environment };
     let hint = match error {
         EvictError::InUse(_) => Some("`--force` removes them all the same".to_owned()),

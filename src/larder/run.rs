@@ -15,7 +15,7 @@ use super::engine::Engine;
 use super::journal::Events;
 use super::tell::Teller;
 use super::update::update;
-use super::{Access, Error, Larder, Request, blocking};
+use super::{Access, Error, Larder, Request, blocking, trouble};
 use crate::event::Event;
 use crate::lockfile::Lockfile;
 use crate::plan::Vertex;
@@ -69,7 +69,8 @@ impl Run {
         self.stop.clone()
     }
 
-    /// Waits for the end and returns the report.
+    /// Waits for the end and returns the report. If the machine refused, such as for want of room, that is the error; what
+    /// was finished by then is in the report of [`Event::Finished`].
     pub async fn finish(mut self) -> Result<Report, Error> {
         match (&mut self.task).await {
             Ok(result) => result,
@@ -108,9 +109,13 @@ pub(super) async fn run(
     let report = with_engine(&engine, larder, lockfile, request, &stop, &mut emit).await;
     // Whoever hears that the run is over may begin another one on the same library.
     engine.leave().await;
-    let report = Report { duration: start.elapsed(), ..report? };
+    let report = report.map_err(|error| trouble::in_place(error, &larder.store(), Some(&request.library)))?;
+    let report = Report { duration: start.elapsed(), ..report };
     emit(Event::Finished(report.clone()));
-    Ok(report)
+    match report.trouble {
+        Some(trouble) => Err(Error::Machine(trouble)),
+        None => Ok(report),
+    }
 }
 
 async fn with_engine(
@@ -144,6 +149,9 @@ async fn with_engine(
         emit(Event::Warning { message });
     }
     larder.check(&plan, request)?;
+    if let Some(message) = trouble::check(store, &plan)? {
+        emit(Event::Warning { message });
+    }
     // From here on nobody evicts what the plan was made with; what went until now is a miss.
     let sources: Vec<_> = plan.sources().map(|(package, source)| (package.clone(), source)).collect();
     let leasing = Arc::clone(workshop);
@@ -177,10 +185,16 @@ async fn with_engine(
     }
     if stop.is_requested() {
         report.outcome = RunOutcome::Interrupted;
+    } else if report.trouble.is_some() {
+        // Nothing more is written, though what came to its end would fit.
     } else if report.outcome == RunOutcome::Ok
         || request.on_failure == OnFailure::KeepGoing && request.reference.is_none()
     {
-        update(larder, request, &plan, &done, library, &mut report, emit).await?;
+        let updated = update(larder, request, &plan, &done, library, &mut report, emit).await;
+        match updated.map_err(|error| trouble::in_place(error, store, Some(&request.library))) {
+            Err(Error::Machine(trouble)) => report.end_by(trouble),
+            other => other?,
+        }
     }
     Ok(report)
 }

@@ -11,6 +11,7 @@ use larder_ops::library::Library;
 use larder_ops::lock;
 use larder_ops::op::{Done, How, Key, OpError, PackageOp, Progress};
 use larder_ops::package::PackageName;
+use larder_ops::trouble::Trouble;
 
 use crate::event::{Event, Failure, Outcome, Settled, Step};
 use crate::host::Host;
@@ -79,6 +80,9 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
 
     fn ended(&mut self, vertex: VertexId, settled: GraphSettled<PackageOp>) {
         let told = self.settled(vertex, &settled);
+        if let Some(trouble) = trouble(&settled.outcome) {
+            self.report.end_by(trouble.clone());
+        }
         self.done.insert(vertex, settled);
         self.report.record(&told);
         (self.emit)(Event::Settled(told));
@@ -115,8 +119,15 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
             GraphOutcome::Loaded(done) if is_kept(self.library, &spec.package, done, key) => (Outcome::Kept, None),
             GraphOutcome::Loaded(done) if done.build.is_some() => (Outcome::Loaded, Some(ANOTHER_RUN.to_owned())),
             GraphOutcome::Loaded(done) | GraphOutcome::Executed(done) => self.well(vertex, done),
-            GraphOutcome::Failed(_) => (Outcome::Failed, None),
-            GraphOutcome::Skipped { because } => (Outcome::Skipped, Some(self.package(*because).to_string())),
+            GraphOutcome::Failed(_) => match trouble(&settled.outcome) {
+                Some(trouble) => (Outcome::Skipped, Some(trouble.in_short().to_owned())),
+                None => (Outcome::Failed, None),
+            },
+            GraphOutcome::Skipped { because } => {
+                let trouble = self.done.get(because).and_then(|root| trouble(&root.outcome));
+                let because = trouble.map_or_else(|| self.package(*because).to_string(), |t| t.in_short().to_owned());
+                (Outcome::Skipped, Some(because))
+            }
             GraphOutcome::Stopped | GraphOutcome::Found => (Outcome::Skipped, None),
         };
         let op_error = match settled.outcome.failure() {
@@ -140,7 +151,11 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
                 Some(How::Stale { log, .. }) => log.clone(),
                 _ => build.map(|build| build.log.clone()).or_else(|| op_error.and_then(OpError::log).cloned()),
             },
-            failure: settled.outcome.failure().map(|failure| self.failure(vertex, failure)),
+            failure: settled
+                .outcome
+                .failure()
+                .filter(|_| outcome == Outcome::Failed)
+                .map(|failure| self.failure(vertex, failure)),
         }
     }
 
@@ -179,6 +194,18 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
             hint: (!error.missing_programs().is_empty()).then(|| format!("`{install}`")),
             is_environment: error.is_environment(),
         }
+    }
+}
+
+/// Returns what of the machine kept a package from its end.
+fn trouble(outcome: &GraphOutcome<PackageOp>) -> Option<&Trouble> {
+    match outcome.failure() {
+        Some(GraphFailure::Op(OpError::Machine(trouble))) => Some(trouble),
+        Some(GraphFailure::Content { source, .. }) => match &**source {
+            OpError::Machine(trouble) => Some(trouble),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

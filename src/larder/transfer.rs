@@ -9,6 +9,7 @@ use larder_ops::library::Record;
 use larder_ops::package::PackageName;
 use larder_ops::store::transfer::{self, ExportError, Moved};
 
+use super::trouble::in_place;
 use super::{Error, Larder, Request};
 use crate::lockfile::Lockfile;
 use crate::plan::Action;
@@ -76,6 +77,7 @@ impl Larder {
     /// Takes in what [`Larder::export`] wrote, on this machine or another. Everything is verified before the first
     /// package is published; what the store has already stays.
     pub fn import(&self, input: impl Read, is_any_platform: bool) -> Result<Moved, Error> {
-        Ok(transfer::import(&self.store(), is_any_platform, input)?)
+        let store = self.store();
+        transfer::import(&store, is_any_platform, input).map_err(|error| in_place(error.into(), &store, None))
     }
 }

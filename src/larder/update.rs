@@ -1,15 +1,20 @@
 //! The library at the end of a run: what came to its end goes in, what is no longer wanted goes out.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use larder_graph::Report as GraphReport;
-use larder_ops::library::{Change, Library, LibraryError, Put, What, has_package};
-use larder_ops::link::Linker;
+use larder_ops::library::{Change, Library, Put, What, has_package};
+use larder_ops::link::{LinkMode, Linker};
 use larder_ops::op::{How, Key, PackageOp, Standing};
 use larder_ops::package::PackageName;
+use larder_ops::store::Sidecar;
+use larder_ops::trouble::Trouble;
 
 use super::tell::is_kept;
+use super::trouble::in_place;
 use super::{Error, Larder, Request, blocking};
 use crate::event::{Event, Settled};
 use crate::plan::{Plan, Stale};
@@ -80,17 +85,31 @@ pub(super) async fn update(
         let names = super::names(&left);
         warn(format!("{names} stay in the library as they were, and may not fit what was replaced around them"));
     }
+    let trees: Vec<PathBuf> = put.iter().map(|put| put.tree.clone()).collect();
     let change = Change { put, remove, generations_kept: request.generations_kept };
-    let linker = Linker::new(larder.config.link);
-    let store = larder.store();
-    let linker = blocking(move || {
+    let (linker, store) = (Arc::new(Linker::new(larder.config.link)), Arc::new(larder.store()));
+    let (links, registers) = (Arc::clone(&linker), Arc::clone(&store));
+    let applied = blocking(move || {
         let mut library = library;
-        store.register(library.place());
-        library.apply(&change, &linker)?;
-        Ok::<_, LibraryError>(linker)
-    })
-    .await?;
+        registers.register(library.place());
+        library.apply(&change, &links)
+    });
+    if let Err(error) = applied.await {
+        return Err(match in_place(error.into(), &store, Some(&request.library)) {
+            Error::Machine(trouble) if linker.has_copied() => {
+                let needed = trees.iter().filter_map(|tree| Some(Sidecar::of_tree(tree)?.size)).sum();
+                Error::Machine(Trouble { needed: Some(needed), ..trouble })
+            }
+            other => other,
+        });
+    }
     let used = linker.mode();
+    // Between two file systems that is no news.
+    let is_refused = used == LinkMode::Copy && is_one_file_system(store.root(), &request.library);
+    if larder.config.link.is_none() && linker.has_copied() && is_refused {
+        let so = "so packages were copied; `--link copy` says that this is meant";
+        warn(format!("the file system of store and library refuses hard links, {so}"));
+    }
     if let Some(chosen) = larder.config.link.filter(|chosen| *chosen != used) {
         warn(format!("the file system does not allow `{chosen}` between store and library; used `{used}`"));
     }
@@ -141,6 +160,11 @@ fn stale_text(stale: &[Settled]) -> String {
     let named = stale.iter().map(|stale| format!("{} {} ({})", stale.package, stale.version, because(stale)));
     let named = named.collect::<Vec<_>>().join(", ");
     format!("of the reference library, but not of the lockfile, and left out as stale: {named}")
+}
+
+fn is_one_file_system(one: &Path, other: &Path) -> bool {
+    let device = |path: &Path| path.metadata().map(|meta| meta.dev()).ok();
+    device(one).is_some_and(|id| Some(id) == device(other))
 }
 
 /// Says whether two directories hold the same installation of a package: R stamps each one with its time.

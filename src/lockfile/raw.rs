@@ -203,7 +203,8 @@ fn check(index: usize, raw: RawEntry<'_>, names: &mut Names) -> Result<Option<En
     let rversion = required("rversion", raw.rversion)?;
     let wrong = |field, problem| LockfileError::Field { index, package: package.clone(), field, problem };
     if !is_version(&version) {
-        return Err(wrong("version", format!("`{}` is not a version such as 1.2-3", version.escape_debug())));
+        let shown: String = version.chars().take(80).collect();
+        return Err(wrong("version", format!("`{}` is not a version such as 1.2-3", shown.escape_debug())));
     }
     let kind = kind(&entry_type, &raw.metadata.0).map_err(|(field, problem)| wrong(field, problem))?;
     let sha256 = match raw.sha256.0.filter(|text| !text.is_empty()) {

@@ -109,6 +109,8 @@ enum Body<'a> {
         duration_ms: u64,
         #[serde(skip_serializing_if = "Vec::is_empty")]
         stale: Vec<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
 }
 
@@ -171,7 +173,13 @@ impl<'a> From<&'a Report> for Body<'a> {
             RunOutcome::Interrupted => "interrupted",
         };
         let stale = report.stale.iter().map(|settled| settled.package.as_str()).collect();
-        Self::Finished { outcome, counts: report.counts.into(), duration_ms: millis(report.duration), stale }
+        Self::Finished {
+            outcome,
+            counts: report.counts.into(),
+            duration_ms: millis(report.duration),
+            stale,
+            error: report.trouble.as_ref().map(ToString::to_string),
+        }
     }
 }
 

@@ -104,8 +104,7 @@ impl Voice {
 fn reason(settled: &Settled) -> Option<String> {
     match (&settled.failure, &settled.because) {
         (Some(failure), _) => Some(failure.message.clone()),
-        (None, Some(failed)) if settled.outcome == Outcome::Skipped => Some(format!("{failed} failed")),
-        (None, because) => because.clone(),
+        (None, because) => settled.failed_input().map(|failed| format!("{failed} failed")).or_else(|| because.clone()),
     }
 }
 

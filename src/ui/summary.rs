@@ -40,6 +40,11 @@ fn last_line(report: &Report, palette: Palette) -> String {
             format!("{head} in {duration} ({})", tally(*counts, palette))
         }
         RunOutcome::Failed => {
+            if report.trouble.is_some() {
+                let head = palette.bad().apply_to(format!("Ended after {duration}"));
+                let (n, all) = (counts.finished(), packages(counts.total()));
+                return format!("{head}: {n} of {all} finished and kept in the store");
+            }
             let failed = palette.bad().apply_to(format!("{} failed", counts.failed));
             let skipped = if counts.skipped > 0 { format!(", {} skipped", counts.skipped) } else { String::new() };
             format!("{failed}{skipped} in {duration}; {} finished and kept in the store", counts.finished())
@@ -95,11 +100,13 @@ fn failure_lines(failed: &Settled, palette: Palette) -> Vec<String> {
 /// Groups what was skipped by what it waited for; whatever else had not had its turn is a number.
 fn skipped_lines(skipped: &[Settled], palette: Palette) -> Vec<String> {
     let mut waited = BTreeMap::<&str, Vec<&str>>::new();
+    let mut refused = BTreeMap::<&str, usize>::new();
     let mut n_others = 0;
     for settled in skipped {
-        match &settled.because {
-            Some(failed) => waited.entry(failed).or_default().push(settled.package.as_str()),
-            None => n_others += 1,
+        match (settled.failed_input(), &settled.because) {
+            (Some(failed), _) => waited.entry(failed).or_default().push(settled.package.as_str()),
+            (None, Some(why)) => *refused.entry(why).or_default() += 1,
+            (None, None) => n_others += 1,
         }
     }
     let head = palette.notice().apply_to("skipped");
@@ -108,6 +115,7 @@ fn skipped_lines(skipped: &[Settled], palette: Palette) -> Vec<String> {
         names.sort_unstable();
         lines.push(format!("{head} because {} failed: {}", clean(failed), names.join(", ")));
     }
+    lines.extend(refused.into_iter().map(|(why, n)| format!("not attempted: {} ({why})", packages(n))));
     if n_others > 0 {
         lines.push(format!("not started: {}; `--keep-going` goes on after a failure", packages(n_others)));
     }
@@ -124,6 +132,7 @@ pub(super) fn error(message: &str, hints: &[String], palette: Palette) -> String
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
+    use larder_ops::trouble::{Kind, Trouble};
 
     use super::*;
     use crate::ui::testing::{failed, plain, report, settled, skipped};
@@ -188,6 +197,18 @@ mod tests {
         2 failed, 4 skipped in 3m12s; 1 finished and kept in the store
         ");
         assert_eq!(summary(&report(&all), plain(), Verbosity::Quiet), say(&report(&all)), "quiet is not mute");
+    }
+
+    #[test]
+    fn what_the_machine_refused_is_counted_and_the_error_itself_comes_last() {
+        let trouble = Trouble::new(Kind::Full, "/".as_ref(), "aa: No space left on device");
+        let unattempted = |name| skipped(name, trouble.in_short());
+        let mut report = report(&[settled("cli", Outcome::Ingested), unattempted("units"), unattempted("sf")]);
+        report.end_by(trouble.clone());
+        assert_snapshot!(say(&report), @"
+        not attempted: 2 packages (no space left)
+        Ended after 3m12s: 1 of 3 packages finished and kept in the store
+        ");
     }
 
     #[test]

@@ -1,49 +1,15 @@
 //! A disk that is full, at twenty different fill levels: the error says so, nothing is half-done, and once there is room
 //! again the next run is fine.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
 
 use fs_err as fs;
 use larder_ops::store::verify::{self, verify};
 
 use crate::faults::Place;
-use crate::world::{FakeR, Package, World, skip};
+use crate::world::{FakeR, Mounted, Package, World, skip};
 
 const LEVELS: u64 = 20;
-
-/// A file system in memory; unmounted when dropped.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    fn mount(dir: &Path) -> Result<Self, String> {
-        fs::create_dir_all(dir).unwrap();
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "larder-test"]).arg(dir).output();
-        let output = output.map_err(|error| error.to_string())?;
-        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        if output.status.success() { Ok(Self(dir.to_owned())) } else { Err(said) }
-    }
-
-    fn free(&self) -> u64 {
-        let stat = rustix::fs::statvfs(&self.0).unwrap();
-        stat.f_bavail * stat.f_frsize
-    }
-
-    /// Takes all room but this.
-    fn leave(&self, bytes: u64) {
-        fs::write(self.ballast(), vec![1; usize::try_from(self.free() - bytes).unwrap()]).unwrap();
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.0.join("ballast")
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 /// Runs with too little room for what `inside` says, at every level.
 #[expect(clippy::print_stdout, reason = "counts, for whoever looks")]
@@ -60,7 +26,7 @@ fn fill(is_inside: fn(&str) -> bool) {
     let lockfile = world.lock_published(&packages.each_ref());
     let args = [lockfile.to_str().unwrap(), "--jobs", "1", "--link", "copy", "--r", r.path.to_str().unwrap()];
     let args = args.map(str::to_owned);
-    let mounted = match Tmpfs::mount(&world.path("mounted")) {
+    let mounted = match Mounted::tmpfs(&world.path("mounted"), "size=8m") {
         Ok(mounted) => mounted,
         Err(why) => return skip(&format!("no file system can be mounted here ({why})")),
     };
@@ -94,7 +60,13 @@ fn fill(is_inside: fn(&str) -> bool) {
         } else {
             n_full += 1;
             assert_eq!(output.status.code(), Some(3), "{when}: {said}");
-            assert!(said.contains("No space left on device"), "{when}: {said}");
+            assert_eq!(said.matches("No space left on device").count(), 1, "{when}: {said}");
+            let errors: Vec<_> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+            assert!(errors.len() == 1 && errors[0].starts_with("error: no space left for `"), "{when}: {said}");
+            assert!(
+                errors[0].contains(" of 8.0 MiB free") && said.contains("hint: free some space there"),
+                "{when}: {said}"
+            );
             assert!(place.library().is_empty(), "{when}: the library changes as a whole or not at all");
         }
         fs::remove_file(mounted.ballast()).unwrap();

@@ -4,6 +4,7 @@ mod budget;
 mod build;
 mod crash;
 mod cutoff;
+mod environment;
 mod evict;
 mod exchange;
 mod failure;

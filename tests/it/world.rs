@@ -17,12 +17,14 @@ use serde_json::{Value, json};
 
 mod archive;
 mod fake_r;
+mod mounted;
 mod package;
 mod ran;
 mod session;
 
 pub(crate) use archive::{Form, tarball};
 pub(crate) use fake_r::FakeR;
+pub(crate) use mounted::Mounted;
 pub(crate) use package::Package;
 pub(crate) use ran::Ran;
 pub(crate) use session::Session;

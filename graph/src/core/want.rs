@@ -7,6 +7,7 @@ use super::{
     event::{Note, What},
 };
 use crate::context::FlightId;
+use crate::error::Failure;
 use crate::event::Outcome;
 use crate::op::{Op, Phase, Reach};
 use crate::ready::{Entry, JobId};
@@ -302,8 +303,9 @@ impl<O: Op> Core<O> {
             (None, Some(root)) => Outcome::Skipped { because: self.vertex_in(build, root) },
             (None, None) => unreachable!("a node without a result is lost"),
         };
+        let is_general = matches!(outcome.failure(), Some(Failure::Op(error)) if O::is_general(error));
         self.told(build, id, outcome);
-        if is_failure && self.builds[&build].is_fail_fast {
+        if is_failure && (is_general || self.builds[&build].is_fail_fast) {
             self.agenda.push_back(Step::Drain(build, Drain::Failed(id)));
         }
     }

@@ -24,6 +24,8 @@ pub struct Script {
     pub load_fails: bool,
     /// Executing is an error. `fail`
     pub fails: bool,
+    /// Executing is an error that all others would meet too. `fail-all`
+    pub fails_for_all: bool,
     /// Executing panics. `panic`
     pub panics: bool,
     /// Executing reports progress. `report`
@@ -60,6 +62,7 @@ impl Default for Script {
             map_fails_at: None,
             load_fails: false,
             fails: false,
+            fails_for_all: false,
             panics: false,
             reports: false,
             heeds_request: false,
@@ -96,6 +99,7 @@ impl Script {
             "map-fail" => self.map_fails_at = Some(number() as usize),
             "load-fail" => self.load_fails = true,
             "fail" => self.fails = true,
+            "fail-all" => self.fails_for_all = true,
             "panic" => self.panics = true,
             "report" => self.reports = true,
             "heeds-request" => self.heeds_request = true,

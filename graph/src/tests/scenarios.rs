@@ -151,6 +151,14 @@ fn keeping_going_builds_all_that_does_not_depend_on_the_failure() {
 }
 
 #[test]
+fn what_would_fail_all_others_too_ends_a_build_that_keeps_going_and_what_runs_is_kept() {
+    assert_eq!(
+        keep_going("curl; httr <- curl; rlang; cli <- rlang", "curl: fail-all; rlang: ms=20"),
+        "start rlang | start curl | fail curl | skip httr (curl) | skip cli (curl) | done rlang"
+    );
+}
+
+#[test]
 fn a_skip_names_the_root_cause() {
     assert_eq!(
         keep_going("a; b <- a; c <- b; d <- c", "a: fail"),

@@ -41,7 +41,7 @@ pub(crate) struct Partial {
 impl Partial {
     /// Opens the partial download of `url`. Reads what is there, so call it where blocking is allowed.
     pub(crate) fn open(blobs: &Blobs, url: &str, earlier: Earlier) -> io::Result<Self> {
-        let path = blobs.dir.join("partial").join(Sha256Digest::of(url.as_bytes()).to_string());
+        let path = blobs.partial_dir()?.join(Sha256Digest::of(url.as_bytes()).to_string());
         let (path, own, file) = if let Some(file) = lock(&path)? {
             (path, None, file)
         } else {

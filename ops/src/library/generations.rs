@@ -25,6 +25,7 @@ use super::record::{Record, written};
 use super::{LibraryError, PRIVATE, packages_in};
 use crate::fs::remove_all;
 use crate::key::Reference;
+use crate::lock;
 use crate::package::{Description, PackageName};
 
 /// How many generations stay if nobody says otherwise.
@@ -245,8 +246,8 @@ impl Generations {
     pub(super) fn convert(place: &Path) -> Result<(Self, fs::File), LibraryError> {
         let this = Self::beside(place);
         fs::create_dir_all(this.dir())?;
-        let lock = fs::OpenOptions::new().create(true).append(true).open(this.lock_path())?;
-        lock.file().lock()?;
+        let held = fs::OpenOptions::new().create(true).append(true).open(this.lock_path())?;
+        lock::take(&held)?;
         pin_links(place)?;
         let first = this.numbers()?.last().map_or(0, |last| last + 1);
         let tree = this.tree(first);
@@ -256,7 +257,7 @@ impl Generations {
             let _ = fs::remove_file(&tree);
             return Err(LibraryError::NotExchanged { path: place.to_owned(), source });
         }
-        Ok((this, lock))
+        Ok((this, held))
     }
 
     /// Puts the symlink that is prepared where generation `first` will be in the place of the directory at `place`, and

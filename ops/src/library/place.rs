@@ -8,7 +8,7 @@ use crate::fault::fs;
 
 use super::generations::Generations;
 use super::{LibraryError, PRIVATE};
-use crate::lock::{self, refusal};
+use crate::lock;
 
 /// A library as it was found, which is not changed by looking.
 #[derive(Debug)]
@@ -74,12 +74,9 @@ impl Place {
             fs::create_dir_all(path.parent().expect("it is in a directory"))?;
             let file = fs::OpenOptions::new().create(true).append(true).open(&path)?;
             match wait {
-                Wait::Yes => file.file().lock().map_err(|error| refusal(&path, &error))?,
-                Wait::No => match file.file().try_lock() {
-                    Ok(()) => {}
-                    Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
-                    Err(std::fs::TryLockError::Error(error)) => return Err(refusal(&path, &error).into()),
-                },
+                Wait::Yes => lock::take(&file)?,
+                Wait::No if !lock::try_take(&file)? => return Ok(None),
+                Wait::No => {}
             }
             // Whoever had the lock before may have made it a library of generations, which have another one.
             let place = Self::find(library)?;
@@ -95,11 +92,7 @@ impl Place {
 /// by larder, or where it is a generation, which does not change. Does not wait.
 pub(super) fn lock_shared(library: &Path) -> Result<Option<fs::File>, LibraryError> {
     let Ok(file) = fs::File::open(library.join(PRIVATE).join("lock")) else { return Ok(None) };
-    match file.file().try_lock_shared() {
-        Ok(()) => Ok(Some(file)),
-        Err(std::fs::TryLockError::WouldBlock) => Err(LibraryError::Busy(library.to_owned())),
-        Err(std::fs::TryLockError::Error(error)) => Err(error.into()),
-    }
+    if lock::try_take_shared(&file)? { Ok(Some(file)) } else { Err(LibraryError::Busy(library.to_owned())) }
 }
 
 fn is_same(file: &fs::File, path: &Path) -> bool {

@@ -49,7 +49,7 @@ impl PackageOp {
             (Origin::Nowhere, _) => Ok(recall()),
             (_, Standing::Locked) => self.prepare(cx).await,
             _ => match self.prepare(cx).await {
-                Err(error) if !cx.stop().is_requested() => {
+                Err(error) if !cx.stop().is_requested() && !error.is_environment() => {
                     cx.report(Progress::Warning(format!("its source is not to be had: {error}")));
                     Ok(recall())
                 }

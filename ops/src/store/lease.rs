@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::fault::fs;
 
 use crate::digest::Sha256Digest;
-use crate::lock::refusal;
+use crate::lock;
 use crate::package::PackageName;
 
 /// Something of a store that a lease can name.
@@ -89,7 +89,7 @@ impl Lease {
             *kept = Kept::Unwritable;
             return Ok(());
         };
-        gate.file().lock_shared().map_err(|error| refusal(gate.path(), &error))?;
+        lock::take_shared(&gate)?;
         let written = match kept {
             Kept::Lease(_, file) => file.write_all(lines.as_bytes()),
             _ => create(root).and_then(|(path, mut file)| {
@@ -143,7 +143,7 @@ fn open_gate(root: &Path) -> Option<fs::File> {
 fn create(root: &Path) -> io::Result<(PathBuf, fs::File)> {
     let path = dir(root).join(format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..)));
     let file = fs::OpenOptions::new().create_new(true).append(true).open(&path)?;
-    file.file().lock().map_err(|error| refusal(&path, &error))?;
+    lock::take(&file)?;
     Ok((path, file))
 }
 
@@ -160,7 +160,7 @@ impl ClosedGate {
         fs::create_dir_all(dir(root))?;
         let path = dir(root).join(".lock");
         let gate = fs::OpenOptions::new().read(true).append(true).create(true).open(&path)?;
-        gate.file().lock().map_err(|error| refusal(&path, &error))?;
+        lock::take(&gate)?;
         Ok(Self { leased: Leased::read(root, |dead| drop(fs::remove_file(dead)))?, _gate: gate })
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use crate::fault::{self, fs};
 
 use crate::fs::remove_all;
+use crate::lock;
 
 /// This process's part of `.staging`. Its lock file exists and is locked before the directory exists, so whoever
 /// can take the lock of a directory (or finds none) knows that the owner is dead.
@@ -43,7 +44,7 @@ impl Staging {
             let lock_path = lock_path(&locks, &uuid);
             fault::point("staging: lock file")?;
             let lock = fs::OpenOptions::new().create_new(true).append(true).open(&lock_path)?;
-            lock.file().lock()?;
+            lock::take(&lock)?;
             // Before it was locked, whoever sweeps took it for a dead process's.
             if lock_path.exists() {
                 break (uuid, lock_path, lock);

@@ -15,7 +15,7 @@ pub(super) fn run(args: &EvictArgs, env: &Env) -> Result<Exit, CommandError> {
     let policy = Policy { older_than: args.older_than, max_bytes: args.max_size, is_dry_run: args.dry_run };
     let tell = if args.json { ui::evicted_as_json } else { ui::evicted_as_text };
     let summary = evict(&root, &policy, SystemTime::now(), |evicted| ui::print_data(&tell(evicted, &root)));
-    let summary = summary.map_err(|error| refused(&error))?;
+    let summary = summary.map_err(|error| refused(&error, &root))?;
     let tell = if args.json { ui::eviction_as_json } else { ui::eviction_as_text };
     ui::print_data(&tell(&summary, &policy));
     Ok(Exit::Done)

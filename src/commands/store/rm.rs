@@ -16,7 +16,7 @@ pub(super) fn run(args: &RmArgs, env: &Env) -> Result<Exit, CommandError> {
     };
     let is_wanted = |entry: &Listed| args.packages.iter().any(|named| is_named(entry, named));
     let tell = |evicted| ui::print_data(&ui::evicted_as_text(&evicted, &root));
-    match remove(&root, is_wanted, args.force, tell).map_err(|error| refused(&error))? {
+    match remove(&root, is_wanted, args.force, tell).map_err(|error| refused(&error, &root))? {
         0 => {
             Err(CommandError::new(Exit::Usage, "the store has none of these")
                 .hint("`solve store ls` lists what it has"))

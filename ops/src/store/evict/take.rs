@@ -17,6 +17,8 @@ use crate::store::staging::Staging;
 
 /// How many things are moved while the gate is closed: some milliseconds' work.
 const BATCH: usize = 500;
+/// The same where there is no room: as many names fit into a directory that is there.
+const BATCH_WITHOUT_ROOM: usize = 10;
 
 /// Moves things out of the store and deletes them; returns how many. What is in use or used since stays.
 pub(super) fn take(
@@ -28,15 +30,25 @@ pub(super) fn take(
     if victims.is_empty() {
         return Ok(0);
     }
-    let staging = Staging::open(root)?;
+    // Where things are moved to. On a full disk, which is why many an evictor is called, no directory can be made: then
+    // they lie in staging as what a dead process left, and whoever sweeps before this process may have them.
+    let staging = match Staging::open(root).and_then(|staging| staging.dir()) {
+        Ok(staging) => Some(staging),
+        Err(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let (aside, prefix, batch_max) = match &staging {
+        Some(staging) => (staging.path().to_owned(), String::new(), BATCH),
+        None => (root.join(".staging"), format!("{:016x}-", fastrand::u64(..)), BATCH_WITHOUT_ROOM),
+    };
     let mut n_gone = 0;
+    let mut numbers = 0_u64..;
     let mut victims = victims.into_iter();
     loop {
-        let batch: Vec<Item> = victims.by_ref().take(BATCH).collect();
+        let batch: Vec<Item> = victims.by_ref().take(batch_max).collect();
         if batch.is_empty() {
             return Ok(n_gone);
         }
-        let aside = staging.dir()?;
         let mut moved = Vec::with_capacity(batch.len());
         {
             let gate = ClosedGate::close(root)?;
@@ -45,8 +57,8 @@ pub(super) fn take(
                 Spare::Nothing => None,
             };
             let mut sources = BTreeSet::new();
-            for (n, item) in batch.into_iter().enumerate() {
-                let to = aside.path().join(n.to_string());
+            for (item, n) in batch.into_iter().zip(&mut numbers) {
+                let to = aside.join(format!("{prefix}{n}"));
                 if !uses.as_ref().is_some_and(|uses| uses.has(&item)) && move_out(&item, &to)? {
                     sources.extend(item.path.parent().filter(|_| item.held.is_some()).map(Path::to_owned));
                     moved.push((item, to));
