@@ -1,14 +1,14 @@
 //! One budget of cores for all builds and for all that make does within them.
 //!
 //! Each running build has a [`Core`]: that is for R, and for the one job that make always may have. What is idle besides is
-//! offered to the builds that run, a token at a time, through a jobserver of their own ([`Pipes`]): taken means that
+//! offered to the builds that run, a token at a time, through a jobserver of their own (`Pipes`): taken means that
 //! another job of make runs there, and the next is offered; given back means that it ended. So cores in use and tokens
 //! on offer are never more than there are. A build that is about to start comes first: offers are taken back for it,
 //! and else what comes back next is its own. Whatever a build that ends still had, killed or not, is free again.
 //!
 //! Under an outer make the budget is one core and what can be had from its [`Jobserver`], up to the limit.
 //!
-//! All accounts are in [`State`], and only [`State::balance`] moves cores. Why something may have changed does not matter
+//! All accounts are in `State`, and only `State::balance` moves cores. Why something may have changed does not matter
 //! to it: it looks at all pipes. This module knows nothing of packages.
 
 use std::collections::{BTreeMap, VecDeque};
