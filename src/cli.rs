@@ -261,9 +261,12 @@ pub(crate) struct SolveArgs {
     pub wish: WishArgs,
     #[command(flatten)]
     pub source: SourceArgs,
-    /// How many CPUs builds may use together [default: all]
+    /// How many CPUs builds, and make within them, may use together [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub jobs: Option<u32>,
+    /// How much memory builds may need together, such as 6GB, by what earlier ones needed [default: all]
+    #[arg(long, value_name = "SIZE", value_parser = size_bytes)]
+    pub memory: Option<u64>,
     /// After a failure go on with everything that does not depend on it
     #[arg(short, long)]
     pub keep_going: bool,

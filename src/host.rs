@@ -8,6 +8,10 @@ use larder_ops::toolchain::{Distro, Toolchain, ToolchainError};
 
 use crate::lockfile::BinaryPlatform;
 
+mod memory;
+
+pub use memory::memory_bytes;
+
 /// The machine that a library is built for.
 #[derive(Debug, Clone)]
 pub struct Host {

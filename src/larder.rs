@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use larder_graph::{ExportMode, OnFailure, Stop};
 use larder_ops::blobs::Blobs;
+use larder_ops::budget::{Budget, Jobserver};
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
 use larder_ops::install::{Builder, DebugInfo};
 use larder_ops::key::{PackageKey, Reference};
 use larder_ops::library::{self, GENERATIONS_KEPT, LibraryError, Record, ReferenceLibrary};
 use larder_ops::link::LinkMode;
-use larder_ops::op::{Origin, Workshop};
+use larder_ops::op::{MEMORY, Origin, Workshop};
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
 use larder_ops::store::transfer::{ExportError, ImportError};
@@ -25,7 +26,7 @@ use larder_ops::trouble::{Trouble, is_environment};
 use larder_ops::workers::Workers;
 use tokio::sync::Semaphore;
 
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
@@ -73,6 +74,11 @@ pub struct Config {
     pub r: Option<PathBuf>,
     /// How many units of CPU builds may take together.
     pub jobs: u32,
+    /// How much memory builds may need together, in bytes, going by what earlier builds needed. One that needs more than
+    /// this runs alone.
+    pub memory_bytes: u64,
+    /// The jobserver of a make that started this process: of its cores are taken those besides the first.
+    pub jobserver: Option<Jobserver>,
     /// Whether to do without a network.
     pub is_offline: bool,
     /// Where to download from instead.
@@ -96,12 +102,14 @@ pub struct Config {
 }
 
 impl Config {
-    /// Works with the store at `store` and the R on the `PATH` of `env`, all CPUs, and otherwise defaults.
+    /// Works with the store at `store` and the R on the `PATH` of `env`, all CPUs, all memory, and otherwise defaults.
     pub fn new(store: impl Into<PathBuf>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self {
             store: store.into(),
             r: None,
             jobs: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
+            memory_bytes: host::memory_bytes().unwrap_or(u64::MAX),
+            jobserver: None,
             is_offline: false,
             mirrors: Vec::new(),
             netrc: None,
@@ -441,7 +449,8 @@ impl Larder {
 
     /// Returns the solver of the runs that are under way, or starts it.
     fn engine(&self) -> Arc<Engine> {
-        self.engines.get(|| self.workshop(), limits(self.config.jobs))
+        let memory_mib = u32::try_from(self.config.memory_bytes >> 20).unwrap_or(u32::MAX);
+        self.engines.get(|| self.workshop(), limits(self.config.jobs).pool(MEMORY, memory_mib))
     }
 
     fn workshop(&self) -> Workshop {
@@ -455,6 +464,7 @@ impl Larder {
                 timeout: self.config.build_timeout,
                 warm: (!self.config.is_plain_install).then(Arc::default),
             },
+            budget: Budget::new(self.config.jobs, self.config.jobserver.clone()),
             depth: self.depth(),
             ahead: Arc::new(Semaphore::new(unpacked_ahead(self.config.jobs))),
         }

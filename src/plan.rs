@@ -376,6 +376,10 @@ fn measure(vertex: &mut Vertex, source: Option<Sha256Digest>, known: &impl Knowl
     let package = &vertex.spec.package;
     let builds = source.map(|source| known.builds(package, source)).unwrap_or_default();
     let of_source = builds.iter().map(|(_, sidecar)| sidecar.build_ms).find(|ms| *ms > 0);
+    let peak = builds.iter().find_map(|(_, sidecar)| sidecar.peak_bytes);
+    if let Some(bytes) = peak {
+        vertex.spec.memory_mib = u32::try_from(bytes >> 20).unwrap_or(u32::MAX).max(1);
+    }
     let of_any = || known.last_build(package).map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX));
     if let Some(ms) = of_source.or_else(of_any) {
         (vertex.spec.weight_ms, vertex.is_measured) = (ms.max(1), true);
@@ -437,6 +441,7 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
             install_args: entry.install_args.clone(),
             is_rebuilt: settings.rebuild.contains(&entry.package),
             weight_ms: guess_ms(entry, &origin, binary.is_some()),
+            memory_mib: if entry.needs_compilation { COMPILER_MIB } else { R_MIB },
             origin,
         },
         kind: entry.kind.as_str(),
@@ -449,6 +454,11 @@ fn vertex(entry: &Entry, host: &Host, settings: &Settings, known: &impl Knowledg
         is_seen,
     }
 }
+
+/// How much memory a build is taken to need that was never measured, or was over too soon to be: that of R, and of a
+/// compiler besides. Seen for C++ with large templates: 1 GB and more; the next build knows.
+const R_MIB: u32 = 150;
+const COMPILER_MIB: u32 = 400;
 
 /// Guesses what building costs that was never measured: R's fixed part, and more by size where there is code; much more
 /// where it is C++, which is what links to other packages. Seen on 2 cores, without debug information: `withr` (98 kB,

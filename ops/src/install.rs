@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,9 +14,10 @@ use std::time::Duration;
 use fs_err as fs;
 use larder_graph::Stop;
 
+use crate::budget::Core;
 use crate::metadata::{UPDATE_RDS, with_fields};
 use crate::package::PackageName;
-use crate::process::{self, Captured, Invocation, Output, ProcessError};
+use crate::process::{self, Captured, Invocation, Jobs, Output, ProcessError};
 use crate::toolchain::Toolchain;
 
 mod makevars;
@@ -58,15 +60,35 @@ pub struct Build<'a> {
     pub output: Output,
     /// What becomes of debug information in compiled code.
     pub debug_info: DebugInfo,
+    /// The core that it has. Without one, make has one job at a time.
+    pub core: Option<&'a Core>,
 }
 
-/// How a package is installed. Both ways give the same tree.
+/// How a package is installed. Both ways give the same tree, unless a shortcut does not suit the package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
-    /// In a warm R, if there is one that can.
-    Warm,
-    /// With `R CMD INSTALL`.
+    /// With every shortcut there is: in a warm R if one can, and with all cores that are lent to make.
+    Fast,
+    /// With `R CMD INSTALL` in an R of its own, and make does one thing after the other.
     Plain,
+}
+
+/// What [`Way::Fast`] does otherwise than [`Way::Plain`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortcut {
+    /// R was not started anew.
+    WarmR,
+    /// Make had several jobs at once; some Makefiles do not say what has to wait for what.
+    ParallelMake,
+}
+
+impl fmt::Display for Shortcut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WarmR => "a warm R",
+            Self::ParallelMake => "make with several jobs at once",
+        })
+    }
 }
 
 /// Why there is no installed tree.
@@ -80,10 +102,12 @@ pub enum InstallError {
         /// The last lines of its output.
         tail: Vec<String>,
     },
-    /// A warm R said no. Whether R started anew would has yet to be seen, with a fresh source.
-    #[error("a warm R could not install it: {reason}")]
-    WarmFailed {
-        /// What it said, in one line.
+    /// R said no, but that may be due to a shortcut. What the plain way gives has yet to be seen, with a fresh source.
+    #[error("{shortcut} could not install it: {reason}")]
+    Shortcut {
+        /// What may be at fault.
+        shortcut: Shortcut,
+        /// What R said, in one line.
         reason: String,
     },
     /// R said yes, but left no package.
@@ -133,10 +157,12 @@ impl Builder {
         let mut args = vec![format!("--built-timestamp={}", EPOCH.1).into(), join("--library=", &library)];
         args.extend(build.install_args.iter().map(OsString::from));
         args.push(build.source.into());
-        let is_done = way == Way::Warm && self.install_warm(build, &args, stop).await?;
+        let is_done = way == Way::Fast && self.install_warm(build, &args, stop).await?;
         if !is_done {
             let args = ["CMD", "INSTALL"].map(OsString::from).into_iter().chain(args).collect();
-            self.run(build, INSTALL, args, build.scratch.to_owned(), stop).await?;
+            let jobs = if way == Way::Fast { Jobs::Lent } else { Jobs::One };
+            let run = Run { what: INSTALL, args, cwd: build.scratch.to_owned(), env: None, jobs };
+            self.run(build, run, stop).await?;
         }
         let installed = library.join(build.package);
         if installed.join("DESCRIPTION").is_file() {
@@ -163,6 +189,7 @@ impl Builder {
             dir: build.scratch.join("warm"),
             captured: Captured::new(log.try_clone()?, Arc::clone(&build.output))?,
             timeout: self.timeout,
+            core: build.core,
         };
         let ended = warm.run(&mut task, stop).await;
         match &ended {
@@ -175,12 +202,8 @@ impl Builder {
         match ended? {
             Ended::Done => Ok(true),
             Ended::Cannot(_) => Ok(false),
-            Ended::FailedOutside => Err(InstallError::Failed { what: INSTALL, tail: tail(build.log, begin)? }),
-            Ended::Failed => {
-                let tail = tail(build.log, begin)?;
-                let said = tail.iter().rfind(|line| line.starts_with("ERROR")).or(tail.last());
-                Err(InstallError::WarmFailed { reason: said.cloned().unwrap_or_else(|| "it ended".to_owned()) })
-            }
+            Ended::FailedOutside => Err(failed(build, INSTALL, begin, parallel(build))?),
+            Ended::Failed => Err(failed(build, INSTALL, begin, Some(Shortcut::WarmR))?),
         }
     }
 
@@ -188,7 +211,8 @@ impl Builder {
     pub async fn bootstrap(&self, build: &Build<'_>, stop: &Stop) -> Result<(), InstallError> {
         self.furnish(build)?;
         let args = ["--vanilla", "--no-echo", "-f", "bootstrap.R"].map(OsString::from).to_vec();
-        self.run(build, "bootstrap.R", args, build.source.to_owned(), stop).await
+        let run = Run { what: "bootstrap.R", args, cwd: build.source.to_owned(), env: None, jobs: Jobs::One };
+        self.run(build, run, stop).await
     }
 
     /// Writes `fields` into `Meta/package.rds` of the unpacked prebuilt package in `build.source`.
@@ -202,8 +226,9 @@ impl Builder {
         let file = build.scratch.join("fields.dcf");
         fs::write(&file, with_fields(b"", fields))?;
         let args = ["--vanilla", "--no-echo", "-e", UPDATE_RDS].map(OsString::from).to_vec();
-        let more = [("LARDER_FIELDS".into(), file.into())];
-        self.run_with(build, "writing Meta/package.rds", args, build.source.to_owned(), more, stop).await
+        let env = Some(("LARDER_FIELDS".into(), file.into()));
+        let run = Run { what: "writing Meta/package.rds", args, cwd: build.source.to_owned(), env, jobs: Jobs::One };
+        self.run(build, run, stop).await
     }
 
     /// Ends what is kept ready for further builds. A later build starts it again.
@@ -258,35 +283,19 @@ impl Builder {
         Ok(library)
     }
 
-    async fn run(
-        &self,
-        build: &Build<'_>,
-        what: &'static str,
-        args: Vec<OsString>,
-        cwd: PathBuf,
-        stop: &Stop,
-    ) -> Result<(), InstallError> {
-        self.run_with(build, what, args, cwd, [], stop).await
-    }
-
-    async fn run_with<const N: usize>(
-        &self,
-        build: &Build<'_>,
-        what: &'static str,
-        args: Vec<OsString>,
-        cwd: PathBuf,
-        more: [(OsString, OsString); N],
-        stop: &Stop,
-    ) -> Result<(), InstallError> {
+    async fn run(&self, build: &Build<'_>, run: Run, stop: &Stop) -> Result<(), InstallError> {
+        let Run { what, args, cwd, env, jobs } = run;
         let (log, begin) = self.open_log(build, what)?;
         let invocation = Invocation {
             program: self.toolchain.r.clone(),
             args,
-            env: self.environment(build).into_iter().chain(more).collect(),
+            env: self.environment(build).into_iter().chain(env).collect(),
             cwd,
             log,
             output: Arc::clone(&build.output),
             timeout: self.timeout,
+            core: build.core,
+            jobs,
         };
         let ended = process::run(invocation, stop).await;
         let mut log = fs::OpenOptions::new().append(true).open(build.log)?;
@@ -294,7 +303,10 @@ impl Builder {
             Ok(status) => writeln!(log, "larder: {what}: {status}")?,
             Err(error) => writeln!(log, "larder: {what}: {error}")?,
         }
-        if ended?.success() { Ok(()) } else { Err(InstallError::Failed { what, tail: tail(build.log, begin)? }) }
+        if ended?.success() {
+            return Ok(());
+        }
+        Err(failed(build, what, begin, parallel(build).filter(|_| jobs == Jobs::Lent))?)
     }
 
     /// Opens the log and writes its heading; returns where what follows begins.
@@ -331,6 +343,39 @@ impl Builder {
         ]);
         env
     }
+}
+
+/// One run of R.
+struct Run {
+    /// What it is, for people.
+    what: &'static str,
+    args: Vec<OsString>,
+    cwd: PathBuf,
+    /// A variable besides those that all builds have.
+    env: Option<(OsString, OsString)>,
+    jobs: Jobs,
+}
+
+/// Says whether make had several jobs at once. It may, but that is known only afterwards.
+fn parallel(build: &Build<'_>) -> Option<Shortcut> {
+    build.core.filter(|core| core.has_borrowed()).map(|_| Shortcut::ParallelMake)
+}
+
+/// Says how a build failed whose output is in the log from `begin` on: due to a shortcut, perhaps.
+fn failed(
+    build: &Build<'_>,
+    what: &'static str,
+    begin: u64,
+    shortcut: Option<Shortcut>,
+) -> Result<InstallError, io::Error> {
+    let tail = tail(build.log, begin)?;
+    Ok(match shortcut {
+        Some(shortcut) => {
+            let said = tail.iter().rfind(|line| line.starts_with("ERROR")).or(tail.last());
+            InstallError::Shortcut { shortcut, reason: said.cloned().unwrap_or_else(|| "it ended".to_owned()) }
+        }
+        None => InstallError::Failed { what, tail },
+    })
 }
 
 fn join(prefix: &str, path: &Path) -> OsString {

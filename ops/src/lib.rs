@@ -49,6 +49,7 @@
 //!     scratch: staging.path(),
 //!     log: "R6.log".as_ref(),
 //!     output: Arc::new(|_, text| print!("{text}")),
+//!     core: None,
 //! };
 //! let built = builder.install(&build, Way::Plain, &stop).await?;
 //!
@@ -65,6 +66,7 @@
 //! ```
 
 pub mod blobs;
+pub mod budget;
 pub mod digest;
 pub mod explain;
 pub mod facets;

@@ -41,6 +41,7 @@ use std::time::{Duration, Instant};
 use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources};
 use tokio::sync::Semaphore;
 
+use crate::budget::{Budget, Core};
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
 use crate::fetch::Fetcher;
@@ -69,6 +70,8 @@ pub use progress::Progress;
 
 /// The pool that building takes one unit of.
 pub const CPU: &str = "cpu";
+/// The pool that building takes as many units of as it is expected to need MiB.
+pub const MEMORY: &str = "memory";
 /// The pool that downloading takes one unit of.
 pub const NETWORK: &str = "network";
 
@@ -81,6 +84,8 @@ pub struct Workshop {
     pub fetcher: Fetcher,
     /// Runs builds.
     pub builder: Builder,
+    /// The cores that builds share with what make does within them.
+    pub budget: Arc<Budget>,
     /// How closely what is loaded is looked at.
     pub depth: Depth,
     /// Room for sources that are unpacked ahead of their turn. Where there is none left, a source is downloaded and
@@ -119,6 +124,8 @@ pub struct Spec {
     pub is_rebuilt: bool,
     /// What building it is expected to cost, in milliseconds.
     pub weight_ms: u64,
+    /// How much memory building it is expected to need at a time, in MiB.
+    pub memory_mib: u32,
 }
 
 /// Why a package is wanted.
@@ -308,7 +315,7 @@ impl Op for PackageOp {
             (Phase::CacheMap(0 | 1), Origin::Nowhere) => Resources::none(),
             (Phase::CacheMap(0 | 1), _) => Resources::none().take(NETWORK, 1),
             (Phase::CacheMap(_), _) => Resources::none(),
-            (Phase::Execute, _) => Resources::none().take(CPU, 1),
+            (Phase::Execute, _) => Resources::none().take(CPU, 1).take(MEMORY, self.spec.memory_mib),
         }
     }
 
@@ -391,24 +398,25 @@ impl PackageOp {
         let how = self.how(key);
         let view: BTreeMap<PackageName, PathBuf> =
             inputs.closure().iter().filter_map(|(_, done)| Some((done.package.clone(), done.tree.clone()?))).collect();
+        let core = self.core(cx).await?;
         cx.report(Progress::Building);
         let logs = Logs::new(store.root());
         let (log, _in_use) = logs.create(&self.spec.package, &self.spec.version, key.reference())?;
         let start = Instant::now();
         let watch = Arc::new(Watch::over(store.root()));
         let output = Self::output(&log, &watch, cx);
-        let mut built = self.build(&prepared, Way::Warm, &view, (&log, &output), cx).await;
-        if let Err(InstallError::WarmFailed { reason }) = &built
+        let mut built = self.build(&prepared, (Way::Fast, &core), &view, (&log, &output), cx).await;
+        if let Err(InstallError::Shortcut { shortcut, reason }) = &built
             && !watch.was_full()
         {
             // From the beginning: what fails leaves half of its work in the source.
             let again = self.prepare_again(&prepared, cx).await?;
             cx.report(Progress::Building);
-            let reason = reason.clone();
+            let (shortcut, reason) = (*shortcut, reason.clone());
             prepared = again;
-            built = self.build(&prepared, Way::Plain, &view, (&log, &output), cx).await;
+            built = self.build(&prepared, (Way::Plain, &core), &view, (&log, &output), cx).await;
             if built.is_ok() {
-                let message = format!("`R CMD INSTALL` could install it, but a warm R could not: {reason}");
+                let message = format!("`R CMD INSTALL` could install it, but {shortcut} could not: {reason}");
                 cx.report(Progress::Warning(message));
             }
         }
@@ -428,6 +436,7 @@ impl PackageOp {
         let duration = start.elapsed();
         cx.report(Progress::Publishing);
         let mut sidecar = Sidecar::new(key, duration);
+        sidecar.peak_bytes = core.peak_bytes();
         sidecar.linkingto.clone_from(&prepared.recipe.linking_to);
         sidecar.source_compiled = built.join("libs").is_dir() && !prepared.is_binary;
         sidecar.dependencies = Self::dependencies(&view);
@@ -457,10 +466,19 @@ impl PackageOp {
         }
     }
 
+    /// Waits for a core: the solver has started this build, but make may still use what was idle until now.
+    async fn core(&self, cx: &Context<Self>) -> Result<Core, OpError> {
+        tokio::select! {
+            biased;
+            core = self.workshop.budget.core() => Ok(core),
+            () = cx.stop().requested() => Err(OpError::Stopped),
+        }
+    }
+
     async fn build(
         &self,
         prepared: &Prepared,
-        way: Way,
+        (way, core): (Way, &Core),
         view: &BTreeMap<PackageName, PathBuf>,
         (log, output): (&Path, &Output),
         cx: &Context<Self>,
@@ -475,6 +493,7 @@ impl PackageOp {
             log,
             output: Arc::clone(output),
             debug_info: self.debug_info(),
+            core: Some(core),
         };
         if prepared.is_binary {
             if !self.spec.metadata.is_empty() && prepared.package_dir.join("Meta/package.rds").is_file() {

@@ -13,12 +13,18 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::process::{Child, ChildStdin, Command};
 
+use crate::budget::{Core, Pipes};
+
+mod memory;
+
+pub(crate) use memory::Meter;
+
 /// Hears what a process writes: where in the log it is, in bytes, and the text, in whole lines as a rule. Called on a
 /// thread of its own; the process waits meanwhile.
 pub type Output = Arc<dyn Fn(u64, &str) + Send + Sync>;
 
 /// What to run. The child gets no environment but `env`, and no standard input.
-pub struct Invocation {
+pub struct Invocation<'a> {
     /// The program.
     pub program: PathBuf,
     /// Its arguments.
@@ -33,6 +39,19 @@ pub struct Invocation {
     pub output: Output,
     /// How long it may take.
     pub timeout: Duration,
+    /// The core that it runs on, which is told how much memory it uses.
+    pub core: Option<&'a Core>,
+    /// Whether make, in there, may have more cores when they are idle.
+    pub jobs: Jobs,
+}
+
+/// What make may do within a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Jobs {
+    /// One thing after the other.
+    One,
+    /// As many things at once as cores are lent to it.
+    Lent,
 }
 
 /// Why a process did not come to an end of its own.
@@ -69,13 +88,19 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    /// Starts a command as the leader of a new group.
-    pub(crate) fn spawn(command: &mut Command) -> Result<Self, ProcessError> {
+    /// Starts a command as the leader of a new group. Make, in there, gets its jobs through `pipes`.
+    pub(crate) fn spawn(command: &mut Command, pipes: Option<&Pipes>) -> Result<Self, ProcessError> {
         command.process_group(0).kill_on_drop(true);
+        pipes.map(|pipes| pipes.attach(command)).transpose()?;
         let program = command.as_std().get_program().into();
         let child = command.spawn().map_err(|source| ProcessError::Spawn { program, source })?;
         let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
         Ok(Self { child, id })
+    }
+
+    /// Returns the number of the group, if its leader was not reaped.
+    pub(crate) fn id(&self) -> Option<Pid> {
+        self.id
     }
 
     /// Takes the leader's standard input, if that is a pipe.
@@ -179,22 +204,31 @@ pub(crate) async fn within<T>(
 
 /// Runs a process to its end. When the time is over or a stop is requested the whole group is asked to end
 /// (SIGTERM), and killed after five seconds or when the stop is forced. Afterwards no process of the group is left.
-pub async fn run(invocation: Invocation, stop: &Stop) -> Result<ExitStatus, ProcessError> {
-    let Invocation { program, args, env, cwd, log, output, timeout } = invocation;
+pub async fn run(invocation: Invocation<'_>, stop: &Stop) -> Result<ExitStatus, ProcessError> {
+    let Invocation { program, args, env, cwd, log, output, timeout, core, jobs } = invocation;
+    let pipes = (jobs == Jobs::Lent).then(Pipes::new).transpose()?.map(Arc::new);
     let (written, input) = io::pipe()?;
     let mut command = Command::new(&program);
     command.args(args).env_clear().envs(env).current_dir(cwd);
     command.stdin(Stdio::null()).stdout(input.try_clone()?).stderr(input);
-    let mut group = Group::spawn(&mut command)?;
+    let mut group = Group::spawn(&mut command, pipes.as_deref())?;
     // The last of our own ends of the pipe that are for the child.
     drop(command);
     let captured = tokio::task::spawn_blocking(move || capture(written, Captured::new(log, output)?));
-    let ended = within(group.wait(), timeout, stop).await;
-    match ended {
-        // Whatever the child has left behind is in its group still.
-        Ok(_) => group.kill().await?,
-        Err(_) => group.end(stop).await?,
-    }
+    let id = group.id();
+    let to_its_end = async {
+        let ended = within(group.wait(), timeout, stop).await;
+        match ended {
+            // Whatever the child has left behind is in its group still.
+            Ok(_) => group.kill().await?,
+            Err(_) => group.end(stop).await?,
+        }
+        ended
+    };
+    let ended = match core {
+        Some(core) => core.accompany(id, pipes.as_ref(), to_its_end).await,
+        None => to_its_end.await,
+    };
     // The pipe is at its end when the last process that writes into it is gone: a killed one takes a moment. One that
     // left the group is not waited for.
     if let Ok(copied) = tokio::time::timeout(GRACE, captured).await {
@@ -270,7 +304,7 @@ impl Captured {
 mod tests {
     use super::*;
 
-    fn shell(script: &str, dir: &std::path::Path, timeout: Duration) -> Invocation {
+    fn shell(script: &str, dir: &std::path::Path, timeout: Duration) -> Invocation<'static> {
         Invocation {
             program: "/bin/sh".into(),
             args: vec!["-c".into(), script.into()],
@@ -279,6 +313,8 @@ mod tests {
             log: fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap(),
             output: Arc::new(|_, _| {}),
             timeout,
+            core: None,
+            jobs: Jobs::One,
         }
     }
 
@@ -356,7 +392,7 @@ mod tests {
             .args(["-c", "exec 3<&0; cat <&3 & echo > fifo; exec sleep 1000"])
             .stdin(Stdio::piped())
             .current_dir(dir.path());
-        let mut group = Group::spawn(&mut command).unwrap();
+        let mut group = Group::spawn(&mut command, None).unwrap();
         fs::read(fifo).unwrap();
         let input = group.stdin();
         assert!(!group.becomes_alone(Duration::from_millis(1)).await);

@@ -147,6 +147,9 @@ pub struct Sidecar {
     /// How long the build took, in milliseconds: the weight of the next one.
     #[serde(default)]
     pub build_ms: u64,
+    /// The most memory that was seen in use at a time during the build, in bytes; `None` if it was too short to be seen.
+    #[serde(default)]
+    pub peak_bytes: Option<u64>,
     /// The digest of what packages that link to it compile against.
     #[serde(default)]
     pub interface: Option<Sha256Digest>,
@@ -531,6 +534,7 @@ impl Sidecar {
             linked: key.linked_closure().into_iter().map(|(n, key)| (n.clone(), BuiltAgainst::new(key))).collect(),
             dependencies: BTreeMap::new(),
             build_ms: u64::try_from(build.as_millis()).unwrap_or(u64::MAX),
+            peak_bytes: None,
             interface: None,
             content: None,
             shares: None,

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::Duration;
 
+use larder_ops::budget::Jobserver;
 use larder_ops::link::LinkMode;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,6 +29,11 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         config.jobs = jobs;
     }
     let jobs = config.jobs;
+    if let Some(memory) = args.memory {
+        config.memory_bytes = memory;
+    }
+    let outer = join(env);
+    config.jobserver.clone_from(&outer.0);
     config.build_timeout = args.build.build_timeout;
     config.is_plain_install = args.build.plain_install;
     config.verifies = args.verify;
@@ -80,6 +86,23 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     // A thread that waits for a lock of another process would keep this one waiting.
     runtime.shutdown_background();
     exit
+}
+
+/// The jobserver of the make that started this command; what was taken from it is given back at the end, come what may.
+struct Outer(Option<Jobserver>);
+
+impl Drop for Outer {
+    fn drop(&mut self) {
+        self.0.iter().for_each(Jobserver::close);
+    }
+}
+
+fn join(env: &Env) -> Outer {
+    let joined = env.get("MAKEFLAGS").map_or(Ok(None), Jobserver::join);
+    Outer(joined.unwrap_or_else(|error| {
+        tracing::warn!("{error}; put a `+` before the command in the Makefile, or limit it with `--jobs`");
+        None
+    }))
 }
 
 /// Shows the run until its end. The first Ctrl-C asks it to end cleanly, the second at once.

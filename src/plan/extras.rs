@@ -12,7 +12,7 @@ use larder_ops::op::{Origin, Spec, Standing};
 use larder_ops::package::PackageName;
 use larder_ops::recipe::Recipe;
 
-use super::{Action, Knowledge, Vertex};
+use super::{Action, Knowledge, R_MIB, Vertex};
 
 /// A package outside the lockfile that is to go on working.
 #[derive(Debug, Clone)]
@@ -110,6 +110,7 @@ pub(super) fn vertex(extra: &Extra) -> Vertex {
             install_args: extra.install_args.clone(),
             is_rebuilt: false,
             weight_ms: GUESS_MS,
+            memory_mib: R_MIB,
         },
         kind: "extra",
         key: None,

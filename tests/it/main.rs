@@ -1,6 +1,7 @@
 //! Scenarios: the command, as users start it, against packages made here. One binary, so that it links once.
 
 mod ahead;
+mod budget;
 mod build;
 mod crash;
 mod cutoff;

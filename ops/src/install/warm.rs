@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fs_err as fs;
@@ -19,6 +19,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::unix::pipe::{OpenOptions, Receiver, Sender};
 use tokio::process::{ChildStdin, Command};
 
+use crate::budget::{Core, Pipes};
 use crate::process::{Captured, Group, ProcessError, within};
 use crate::toolchain::Toolchain;
 
@@ -58,6 +59,8 @@ pub(super) struct Task<'a> {
     pub(super) captured: Captured,
     /// How long it may take.
     pub(super) timeout: Duration,
+    /// The core that it runs on.
+    pub(super) core: Option<&'a Core>,
 }
 
 /// How a task came to its end.
@@ -89,14 +92,22 @@ impl WarmR {
             }
             None => Server::start(task).await?,
         };
-        let timeout = task.timeout;
-        let ended = within(server.serve(task), timeout, stop).await;
-        let is_free = ended.is_ok() && server.group.becomes_alone(LEAVING).await;
-        match &ended {
-            _ if is_free => {}
-            Ok(_) => server.group.kill().await?,
-            Err(_) => server.group.end(stop).await?,
-        }
+        let (timeout, core) = (task.timeout, task.core);
+        let (group, pipes) = (server.group.id(), Arc::clone(&server.pipes));
+        let to_its_end = async {
+            let ended = within(server.serve(task), timeout, stop).await;
+            let is_free = ended.is_ok() && server.group.becomes_alone(LEAVING).await;
+            match &ended {
+                _ if is_free => {}
+                Ok(_) => server.group.kill().await?,
+                Err(_) => server.group.end(stop).await?,
+            }
+            Ok::<_, ProcessError>((ended, is_free))
+        };
+        let (ended, is_free) = match core {
+            Some(core) => core.accompany(group, Some(&pipes), to_its_end).await?,
+            None => to_its_end.await?,
+        };
         server.drain(&mut task.captured)?;
         if is_free {
             self.state().idle.push(server);
@@ -130,6 +141,8 @@ impl WarmR {
 #[derive(Debug)]
 struct Server {
     group: Group,
+    /// What make takes its jobs from, in one build after the other.
+    pipes: Arc<Pipes>,
     requests: ChildStdin,
     output: Receiver,
 }
@@ -143,11 +156,12 @@ impl Server {
         command.args(["--no-save", "--no-restore", "--no-echo"]);
         command.env_clear().envs(task.env.iter().cloned()).current_dir(task.cwd);
         command.stdin(Stdio::piped()).stdout(input.try_clone()?).stderr(input);
-        let mut group = Group::spawn(&mut command)?;
+        let pipes = Arc::new(Pipes::new()?);
+        let mut group = Group::spawn(&mut command, Some(&pipes))?;
         let mut requests = group.stdin().expect("it was asked for");
         // Fits into the pipe, so nobody waits for an R that does not read. That one is gone is seen when it is asked.
         let _ = requests.write_all(SERVER.as_bytes()).await;
-        Ok(Self { group, requests, output: Receiver::from_owned_fd(output.into())? })
+        Ok(Self { group, pipes, requests, output: Receiver::from_owned_fd(output.into())? })
     }
 
     fn living(mut self) -> Option<Self> {

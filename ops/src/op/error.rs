@@ -105,7 +105,7 @@ impl OpError {
     /// As [`OpError::in_store`], for a build that was watched.
     pub(super) fn of_build(self, watch: &Watch, package: &PackageName) -> Self {
         let said = match &self {
-            Self::Build { source: InstallError::WarmFailed { reason }, .. } => std::slice::from_ref(reason),
+            Self::Build { source: InstallError::Shortcut { reason, .. }, .. } => std::slice::from_ref(reason),
             Self::Build { source: InstallError::Failed { tail, .. }, .. } => tail,
             _ => return self,
         };
