@@ -245,9 +245,14 @@ impl<O: Op> Core<O> {
         let State::Keying { n_unmet } = node.state else { return };
         self.nodes[id].state = State::Keying { n_unmet: n_unmet - 1 };
         if n_unmet == 1 {
-            let (map, inputs) = *self.nodes[id].keying.take().expect("a map is kept while its node is keying");
-            self.keyed(id, map, inputs.as_deref());
+            self.agenda.push_back(Step::Key(id, ticket));
         }
+    }
+
+    pub(super) fn complete_map(&mut self, id: NodeId, ticket: u32) {
+        let Some(node) = self.nodes.get_mut(id).filter(|node| node.ticket == ticket) else { return };
+        let (map, inputs) = *node.keying.take().expect("a map is kept while its node is keying");
+        self.keyed(id, map, inputs.as_deref());
     }
 
     /// Returns those who wait for a key or a content of a node that will never have it.

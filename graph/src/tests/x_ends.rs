@@ -1,5 +1,6 @@
-//! How a solver ends, and what must not hold it up: slow saves, dropped handles, results of jobs that are gone.
+//! How a solver ends, and what must not hold it up: slow saves, dropped handles, results of jobs that are gone, depth.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,7 +8,10 @@ use tokio::join;
 use tokio::time::Instant;
 
 use super::lab::{Lab, Sum, at, ms, sum};
-use crate::{BuildError, Config, JobOptions, OnFailure, OpenError, Reach, Stop, Told, run};
+use crate::{
+    BuildError, CacheMap, Config, Context, DagBuilder, EdgeKind, Inputs, JobOptions, OnFailure, Op, OpenError, Reach,
+    Solver, Stop, Told, VertexId, run,
+};
 
 /// Far longer than any test; virtual.
 const NEVER_MS: u64 = 1_000_000_000;
@@ -154,4 +158,38 @@ async fn an_input_that_only_another_graph_has_has_no_name() {
     lab.once(&[middle(), foreign]).await.unwrap();
     let closures = lab.counts.closures.lock().unwrap().clone();
     assert_eq!(closures, [vec![Some(1), Some(0)], vec![Some(0), None]]);
+}
+
+/// One of a chain: its key is that of the vertex before it, and one.
+struct Link(Option<VertexId>);
+
+impl Op for Link {
+    type Key = u64;
+    type Output = ();
+    type Error = Infallible;
+    type Progress = ();
+
+    async fn cache_map(&self, _: usize, _: &Context<Self>) -> Result<Option<CacheMap<u64>>, Infallible> {
+        Ok(Some(CacheMap::new(self.0, |keys| keys.iter().sum::<u64>() + 1).last()))
+    }
+
+    async fn execute(&self, _: &u64, _: Inputs<Self>, _: &Context<Self>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_may_be_longer_than_a_stack_is_deep() {
+    let mut builder = DagBuilder::new();
+    let mut last = None;
+    for _ in 0..20_000 {
+        let link = builder.add(Link(last));
+        if let Some(last) = last {
+            builder.edge(link, last, EdgeKind::Keyed);
+        }
+        last = Some(link);
+    }
+    let solver = Solver::new(Config::new());
+    let job = solver.job("long", JobOptions::default()).unwrap();
+    job.build(builder.build().unwrap(), last.as_slice()).await.unwrap();
 }
