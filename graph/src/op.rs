@@ -185,11 +185,12 @@ pub enum Phase {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Need {
     pub(crate) input: VertexId,
-    pub(crate) content: Option<Part>,
+    /// Boxed, since most needs are of keys.
+    pub(crate) content: Option<Box<Part>>,
 }
 
 /// The part of a result whose content is digested: an output, and within it what the selector says.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Part {
     pub(crate) output: u32,
     pub(crate) selector: Option<Arc<str>>,
@@ -203,21 +204,20 @@ impl Need {
 
     /// The digest of the input's first output. The input is loaded or made for it, unless a cache remembers the digest.
     pub fn content(input: VertexId) -> Self {
-        Self { input, content: Some(Part { output: 0, selector: None }) }
+        Self { input, content: Some(Box::default()) }
     }
 
     /// The content of another output.
     #[must_use]
     pub fn of_output(mut self, output: u32) -> Self {
-        self.content = Some(Part { output, ..self.content.unwrap_or(Part { output, selector: None }) });
+        self.content.get_or_insert_default().output = output;
         self
     }
 
     /// The content of the part that `selector` names; what it means is the input's op's to say.
     #[must_use]
     pub fn selecting(mut self, selector: impl Into<Arc<str>>) -> Self {
-        let output = self.content.map_or(0, |part| part.output);
-        self.content = Some(Part { output, selector: Some(selector.into()) });
+        self.content.get_or_insert_default().selector = Some(selector.into());
         self
     }
 }

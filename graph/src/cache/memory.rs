@@ -5,6 +5,7 @@ use std::collections::hash_map::Entry;
 
 use super::{CacheManager, Found, Record, Save};
 use crate::export::Export;
+use crate::few::Few;
 use crate::op::Op;
 use crate::sync::{self, Arc, Mutex, MutexGuard};
 
@@ -28,14 +29,26 @@ struct Inner<O: Op> {
     n_saved: u64,
 }
 
-type Results<O> = Vec<(Record<<O as Op>::Key>, <O as Op>::Output)>;
-
 /// What a key means.
 enum Known<O: Op> {
     /// What this key leads to; that one is no link.
     Link(O::Key),
     /// A vertex's own key, with its results and the keys that lead here.
-    Own { results: Results<O>, back_links: Vec<O::Key> },
+    Own { results: Few<Kept<O::Output>>, back_links: Few<O::Key> },
+}
+
+/// A result. What it is called follows from when it was made, which is never twice the same for a key.
+struct Kept<T> {
+    created_at: u64,
+    priority: i32,
+    output: T,
+}
+
+impl<T> Kept<T> {
+    fn record<K>(&self, key: K) -> Record<K> {
+        let Self { created_at, priority, .. } = *self;
+        Record { key, id: created_at.to_string(), created_at, priority, source: None }
+    }
 }
 
 impl<O: Op> MemoryCache<O> {
@@ -51,7 +64,7 @@ impl<O: Op> MemoryCache<O> {
         for record in &export.records {
             if let Some(result) = &record.result {
                 let has_it = matches!(inner.keys.get(&record.key), Some(Known::Own { results, .. })
-                    if results.iter().any(|(known, _)| known.created_at == result.created_at));
+                    if results.iter().any(|known| known.created_at == result.created_at));
                 if !has_it {
                     inner.keep(&record.key, result.output.clone(), Some(result.created_at), result.priority);
                 }
@@ -72,7 +85,7 @@ impl<O: Op> MemoryCache<O> {
     pub fn back_links(&self, key: &O::Key) -> Vec<O::Key> {
         let inner = self.lock();
         match inner.keys.get(inner.resolve(key)) {
-            Some(Known::Own { back_links, .. }) => back_links.clone(),
+            Some(Known::Own { back_links, .. }) => back_links.as_slice().to_vec(),
             _ => Vec::new(),
         }
     }
@@ -101,7 +114,7 @@ impl<O: Op> Inner<O> {
         }
     }
 
-    fn own(&mut self, key: &O::Key) -> (&mut Results<O>, &mut Vec<O::Key>) {
+    fn own(&mut self, key: &O::Key) -> (&mut Few<Kept<O::Output>>, &mut Few<O::Key>) {
         if let Entry::Occupied(entry) = self.keys.entry(key.clone())
             && let Known::Link(target) = entry.get()
         {
@@ -112,9 +125,8 @@ impl<O: Op> Inner<O> {
                 back_links.retain(|link| link != key);
             }
         }
-        let known =
-            self.keys.entry(key.clone()).or_insert_with(|| Known::Own { results: Vec::new(), back_links: Vec::new() });
-        match known {
+        let new = || Known::Own { results: Few::new(), back_links: Few::new() };
+        match self.keys.entry(key.clone()).or_insert_with(new) {
             Known::Own { results, back_links } => (results, back_links),
             Known::Link(_) => unreachable!("a link was taken away above"),
         }
@@ -123,8 +135,7 @@ impl<O: Op> Inner<O> {
     fn keep(&mut self, key: &O::Key, output: O::Output, created_at: Option<u64>, priority: i32) {
         self.n_saved = self.n_saved.max(created_at.unwrap_or(0)) + u64::from(created_at.is_none());
         let created_at = created_at.unwrap_or(self.n_saved);
-        let record = Record { key: key.clone(), id: created_at.to_string(), created_at, priority, source: None };
-        self.own(key).0.push((record, output));
+        self.own(key).0.push(Kept { created_at, priority, output });
     }
 
     fn link(&mut self, alias: &O::Key, key: &O::Key) {
@@ -142,10 +153,10 @@ impl<O: Op> Inner<O> {
             }
             Some(Known::Own { back_links, .. }) => {
                 let back_links = back_links.clone();
-                for link in &back_links {
+                for link in back_links.iter().cloned() {
                     self.keys.insert(link.clone(), Known::Link(target.clone()));
+                    self.own(&target).1.push(link);
                 }
-                self.own(&target).1.extend(back_links);
             }
             None => {}
         }
@@ -172,7 +183,7 @@ impl<O: Op> CacheManager<O> for MemoryCache<O> {
         let key = inner.resolve(key);
         Ok(match inner.keys.get(key) {
             Some(Known::Own { results, .. }) => {
-                let records = results.iter().map(|(record, _)| record.clone()).collect();
+                let records = results.iter().map(|kept| kept.record(key.clone())).collect();
                 Some(Found { key: key.clone(), records })
             }
             _ => None,
@@ -182,7 +193,7 @@ impl<O: Op> CacheManager<O> for MemoryCache<O> {
     async fn load(&self, record: &Record<O::Key>) -> Result<Option<O::Output>, O::Error> {
         Ok(match self.lock().keys.get(&record.key) {
             Some(Known::Own { results, .. }) => {
-                results.iter().find(|(known, _)| known.id == record.id).map(|(_, output)| output.clone())
+                results.iter().find(|kept| kept.created_at == record.created_at).map(|kept| kept.output.clone())
             }
             _ => None,
         })
@@ -219,7 +230,7 @@ impl<O: Op> CacheManager<O> for MemoryCache<O> {
 
     async fn release(&self, record: &Record<O::Key>) -> Result<(), O::Error> {
         if let Some(Known::Own { results, .. }) = self.lock().keys.get_mut(&record.key) {
-            results.retain(|(known, _)| known.id != record.id);
+            results.retain(|kept| kept.created_at != record.created_at);
         }
         Ok(())
     }
