@@ -8,6 +8,7 @@ use super::{
 };
 use crate::context::FlightId;
 use crate::event::Outcome;
+use crate::few::Few;
 use crate::op::{Op, Phase, Reach};
 use crate::ready::{Entry, JobId};
 
@@ -263,18 +264,19 @@ impl<O: Op> Core<O> {
     }
 
     /// Returns the jobs in whose name a build is: one, or all that wait for the op that builds.
-    pub(crate) fn jobs(&self, build: BuildId) -> Vec<JobId> {
-        let mut jobs = Vec::new();
-        let mut stack = vec![build];
-        while let Some(build) = stack.pop() {
+    pub(crate) fn jobs(&self, build: BuildId) -> Few<JobId> {
+        let mut jobs = Few::new();
+        let (mut next, mut stack) = (Some(build), Vec::new());
+        while let Some(build) = next {
             match self.builds.get(&build).map(|build| build.owner) {
-                Some(Owner::Job(job)) if !jobs.contains(&job) => jobs.push(job),
+                Some(Owner::Job(job)) if !jobs.as_slice().contains(&job) => jobs.push(job),
                 Some(Owner::Flight(flight)) => {
                     let nodes = self.flights.get(&flight).into_iter().flat_map(|flight| flight.attached.iter());
                     stack.extend(nodes.flat_map(|node| self.wanting(*node)));
                 }
                 _ => {}
             }
+            next = stack.pop();
         }
         jobs
     }
