@@ -191,13 +191,12 @@ impl<O: Op> Histories<O> {
         history.readers.push(reader);
     }
 
-    fn push(&mut self, core: &Core<O>, build: BuildId, vertex: VertexId, what: Brief<O>) {
+    fn push(&mut self, core: &Core<O>, at: Instant, build: BuildId, vertex: VertexId, what: Brief<O>) {
         let vertex = StatusVertex { build: build.0, vertex };
         let slot = match &what {
             Brief::Progress(progress) => O::slot(progress).map(|slot| (vertex, slot)),
             _ => None,
         };
-        let at = Instant::now();
         let jobs = core.jobs(build);
         for (job, what) in jobs.iter().zip(std::iter::repeat_n(what, jobs.len())) {
             let Some(history) = self.jobs.get_mut(job) else { continue };
@@ -222,14 +221,14 @@ impl<O: Op> Histories<O> {
         }
     }
 
-    fn introduce(&mut self, core: &Core<O>, build: BuildId, vertex: VertexId) {
+    fn introduce(&mut self, core: &Core<O>, at: Instant, build: BuildId, vertex: VertexId) {
         let open = self.open.entry(build).or_default();
         if open.contains_key(&vertex) {
             return;
         }
-        open.insert(vertex, Open { since: Instant::now(), is_found: false });
+        open.insert(vertex, Open { since: at, is_found: false });
         let Some(of) = core.build(build) else { return };
-        self.push(core, build, vertex, Brief::Vertex(Arc::clone(&of.dag)));
+        self.push(core, at, build, vertex, Brief::Vertex(Arc::clone(&of.dag)));
     }
 }
 
@@ -237,40 +236,42 @@ impl<O: Op> Sink<O> for Histories<O> {
     fn note(&mut self, core: &Core<O>, note: Note<O>) {
         let (build, vertex) = (note.build, note.vertex);
         if matches!(note.what, What::Finished) {
+            let at = Instant::now();
             for (vertex, open) in self.open.remove(&build).unwrap_or_default() {
                 let outcome = if open.is_found { Outcome::Found } else { Outcome::Stopped };
-                let settled = Settled { key: None, outcome, duration: open.since.elapsed() };
-                self.push(core, build, vertex, Brief::Ended(Box::new(settled)));
+                let settled = Settled { key: None, outcome, duration: at - open.since };
+                self.push(core, at, build, vertex, Brief::Ended(Box::new(settled)));
             }
             return self.finished.push(build);
         }
         if !self.is_heard(core, build) {
             return;
         }
+        let at = Instant::now();
         if let What::NotKept(error) = note.what {
-            return self.push(core, build, vertex, Brief::CacheFailed(error));
+            return self.push(core, at, build, vertex, Brief::CacheFailed(error));
         }
-        self.introduce(core, build, vertex);
+        self.introduce(core, at, build, vertex);
         match note.what {
             What::Started(phase, flight) => {
-                self.push(core, build, vertex, Brief::Started(phase));
+                self.push(core, at, build, vertex, Brief::Started(phase));
                 let told: Vec<_> = self.logs.get(&flight).into_iter().flat_map(History::iter).cloned().collect();
                 for progress in told {
-                    self.push(core, build, vertex, Brief::Progress(progress));
+                    self.push(core, at, build, vertex, Brief::Progress(progress));
                 }
             }
             What::Found => {
                 if let Some(open) = self.open.entry(build).or_default().get_mut(&vertex) {
                     open.is_found = true;
                 }
-                self.push(core, build, vertex, Brief::Found);
+                self.push(core, at, build, vertex, Brief::Found);
             }
-            What::CacheFailed(error) => self.push(core, build, vertex, Brief::CacheFailed(error)),
+            What::CacheFailed(error) => self.push(core, at, build, vertex, Brief::CacheFailed(error)),
             What::Settled(outcome) => {
                 let open = self.open.entry(build).or_default().remove(&vertex);
-                let duration = open.map_or(Duration::ZERO, |open| open.since.elapsed());
+                let duration = open.map_or(Duration::ZERO, |open| at - open.since);
                 let key = core.key(note.node).cloned();
-                self.push(core, build, vertex, Brief::Ended(Box::new(Settled { key, outcome, duration })));
+                self.push(core, at, build, vertex, Brief::Ended(Box::new(Settled { key, outcome, duration })));
             }
             What::NotKept(_) | What::Finished => {}
         }
@@ -281,10 +282,10 @@ impl<O: Op> Sink<O> for Histories<O> {
             // A stray thread of an op may still hold a context.
             return;
         }
-        let progress = Arc::new(progress);
+        let (at, progress) = (Instant::now(), Arc::new(progress));
         self.logs.entry(flight).or_default().push(O::slot(&progress), Arc::clone(&progress));
         for (build, vertex) in core.audience(flight) {
-            self.push(core, build, vertex, Brief::Progress(Arc::clone(&progress)));
+            self.push(core, at, build, vertex, Brief::Progress(Arc::clone(&progress)));
         }
     }
 
