@@ -237,7 +237,7 @@ impl Need {
 /// assert!(!maps[0].needs_content() && maps[1].needs_content());
 /// ```
 pub struct CacheMap<K> {
-    needs: Box<[Need]>,
+    needs: Vec<Need>,
     recipe: Recipe<K>,
     is_last: bool,
 }
@@ -263,13 +263,17 @@ impl<K> CacheMap<K> {
 
     /// The key is known without any other.
     pub fn leaf(key: K) -> Self {
-        Self { needs: Box::default(), recipe: Recipe::Known(key), is_last: false }
+        Self { needs: Vec::new(), recipe: Recipe::Known(key), is_last: false }
     }
 
     /// Says that there is no further map, which saves asking.
     #[must_use]
     pub fn last(self) -> Self {
         Self { is_last: true, ..self }
+    }
+
+    pub(crate) fn take_needs(&mut self) -> Vec<Need> {
+        std::mem::take(&mut self.needs)
     }
 
     pub(crate) fn is_last(&self) -> bool {

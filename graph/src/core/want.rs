@@ -216,15 +216,16 @@ impl<O: Op> Core<O> {
                 self.agenda.extend(steps);
             }
             State::Keying { .. } => {
-                let Some((map, inputs)) = node.keying.as_deref() else { return };
-                let inputs = inputs.as_deref().unwrap_or_else(|| self.nodes.inputs(id));
-                for (need, input) in map.needs().iter().zip(inputs) {
-                    let content = need.content.as_ref().and_then(|part| self.content(*input, part));
+                let Some((_, needed)) = node.keying.as_deref() else { return };
+                let inputs = self.nodes.inputs(id);
+                for place in 0..needed.len(inputs) {
+                    let (input, part) = needed.get(inputs, place);
+                    let content = part.and_then(|part| self.content(input, part));
                     let wants = match content.map(|content| &content.state) {
                         Some(ContentState::AwaitsResult | ContentState::Digesting) => Wants::RESULT,
                         _ => Wants::KEY,
                     };
-                    self.agenda.push_back(Step::Want(build, *input, wants));
+                    self.agenda.push_back(Step::Want(build, input, wants));
                 }
             }
             _ => {}
