@@ -24,6 +24,8 @@ mod history;
 pub use history::History;
 
 /// A vertex as a job knows it.
+///
+/// See the example of [`StatusStream`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StatusVertex {
     /// Counts the solver's builds: a job may have several, and an op's own builds are among them.
@@ -33,6 +35,8 @@ pub struct StatusVertex {
 }
 
 /// Something that happened to a vertex of a job.
+///
+/// See the example of [`StatusStream`].
 pub struct JobEvent<O: Op> {
     /// The vertex.
     pub vertex: StatusVertex,
@@ -43,6 +47,8 @@ pub struct JobEvent<O: Op> {
 }
 
 /// What can happen to a vertex, in the order in which it may.
+///
+/// See the example of [`StatusStream`].
 pub enum Told<O: Op> {
     /// The vertex comes into play. Comes first, and once.
     Vertex {
@@ -66,6 +72,33 @@ pub enum Told<O: Op> {
 }
 
 /// The events of one job, from its first on. Ends when the job is discarded.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Config, JobOptions, Solver, StatusVertex, Told};
+///
+/// # block_on(async {
+/// let job = Solver::new(Config::new()).job("ci", JobOptions::default())?;
+/// let (dag, [_, world]) = say(["hello", "world"]);
+/// job.build(dag, &[world]).await?;
+/// // Asked only now, and told all the same.
+/// let mut status = job.status();
+/// let first = status.next().await.expect("something has happened");
+/// let Told::Vertex { name, inputs } = &first.told else { panic!("a vertex is introduced first") };
+/// let StatusVertex { vertex, .. } = first.vertex;
+/// assert_eq!((vertex, &**name, inputs.len()), (world, "world", 1));
+/// let mut ended = Vec::new();
+/// while let Some(event) = status.try_next() {
+///     if let Told::Ended(settled) = &event.told {
+///         assert!(event.at >= first.at);
+///         ended.extend(settled.outcome.output().cloned());
+///     }
+/// }
+/// assert_eq!(ended, ["hello".into(), "hello world".into()]);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 pub struct StatusStream<O: Op> {
     events: mpsc::UnboundedReceiver<Arc<JobEvent<O>>>,
 }

@@ -12,11 +12,28 @@ use crate::sync::{self, Arc, Mutex, MutexGuard};
 /// A cache in memory; clones share it.
 ///
 /// ```
-/// # use larder_graph::{Cache, MemoryCache, Op};
-/// # fn demo<O: Op>() {
-/// let cache = MemoryCache::<O>::new();
-/// let main = Cache::new(cache.clone()); // for the solver; `cache` stays here to look into
-/// # }
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{CacheManager, Export, MemoryCache, Save};
+///
+/// # block_on(async {
+/// let cache = MemoryCache::<Say>::new(); // a clone goes to the solver, this one stays to look into
+/// let [key, alias, digest] = ["hi()", "hello()", "hash"].map(str::to_owned);
+/// assert!(cache.is_empty());
+/// cache.save(Save { key: &key, links: &[], output: &"hi".into() }).await?;
+/// cache.link(&alias, &key).await?;
+/// assert_eq!((cache.len(), cache.back_links(&key)), (1, vec![alias.clone()]));
+///
+/// let found = cache.query(&alias).await?.expect("it leads to what was saved");
+/// assert_eq!(cache.load(&found.records[0]).await?.as_deref(), Some("hi"));
+/// cache.remember(&key, 0, None, &digest).await?;
+/// assert_eq!(cache.digest(&key, 0, None).await?, Some(digest));
+/// // The result goes, the key stays known.
+/// cache.release(&found.records[0]).await?;
+/// assert!(cache.is_empty() && cache.query(&key).await?.is_some());
+/// cache.import(&Export::default());
+/// # Ok::<_, NoWord>(())
+/// # }).unwrap();
 /// ```
 pub struct MemoryCache<O: Op> {
     inner: Arc<Mutex<Inner<O>>>,
