@@ -1,6 +1,6 @@
 //! What a job tells while it goes: a history that everybody reads from its beginning, whenever they come.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,6 +16,7 @@ use crate::core::node::{BuildId, Owner};
 use crate::dag::{Dag, VertexId};
 use crate::drive::Sink;
 use crate::event::{Outcome, Settled};
+use crate::few::ById;
 use crate::op::{Op, Phase};
 use crate::ready::JobId;
 
@@ -129,11 +130,11 @@ impl<O: Op> futures_core::Stream for StatusStream<O> {
 
 /// Keeps what every job was told.
 pub(crate) struct Histories<O: Op> {
-    jobs: HashMap<JobId, Listed<O>>,
+    jobs: ById<JobId, Listed<O>>,
     /// By flight: what its op told so far.
-    logs: HashMap<FlightId, History<u64, Arc<O::Progress>>>,
+    logs: ById<FlightId, History<u64, Arc<O::Progress>>>,
     /// Vertices that were told of and have not ended.
-    open: HashMap<BuildId, BTreeMap<VertexId, Open>>,
+    open: ById<BuildId, BTreeMap<VertexId, Open>>,
     /// Builds that are finished, for who drives the core.
     pub(crate) finished: Vec<BuildId>,
 }
@@ -204,7 +205,7 @@ impl<O: Op> Brief<O> {
 
 impl<O: Op> Histories<O> {
     pub(crate) fn new() -> Self {
-        Self { jobs: HashMap::new(), logs: HashMap::new(), open: HashMap::new(), finished: Vec::new() }
+        Self { jobs: ById::default(), logs: ById::default(), open: ById::default(), finished: Vec::new() }
     }
 
     pub(crate) fn add(&mut self, job: JobId, is_kept: bool) {
