@@ -46,6 +46,16 @@ impl<K: Eq> Record<K> {
 }
 
 /// What a cache knows of a key.
+///
+/// ```
+/// use larder_graph::{Found, Record};
+///
+/// // Two results of the vertex `main.o`, found under another key.
+/// let record = |id: &str, created_at| Record { key: "main.o", id: id.into(), created_at, priority: 0, source: None };
+/// let mut found = Found { key: "main.o", records: vec![record("old", 1), record("new", 2)] };
+/// found.records.sort_by(Record::rank);
+/// assert_eq!(found.records[0].id, "new");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found<K> {
     /// The key of the vertex that this key leads to: what dependants build theirs from. The asked key itself, or what
@@ -56,6 +66,20 @@ pub struct Found<K> {
 }
 
 /// What is kept of one execution.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{CacheManager, MemoryCache, Save};
+///
+/// # block_on(async {
+/// let cache = MemoryCache::<Say>::new();
+/// let (key, links, output) = ("hi()".to_owned(), ["hello()".to_owned()], "hi".into());
+/// cache.save(Save { key: &key, links: &links, output: &output }).await?;
+/// assert_eq!(cache.query(&links[0]).await?.map(|found| found.key), Some(key));
+/// # Ok::<_, NoWord>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug)]
 pub struct Save<'a, O: Op> {
     /// The vertex's own key.
@@ -146,6 +170,20 @@ pub trait CacheManager<O: Op>: Send + Sync + 'static {
 }
 
 /// Any cache manager, shared.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Cache, CacheManager, MemoryCache};
+///
+/// # block_on(async {
+/// let caches: [Cache<Say>; 2] = [Cache::new(MemoryCache::new()), Cache::new(MemoryCache::new())];
+/// for cache in caches {
+///     assert!(cache.query(&"hello()".to_owned()).await?.is_none());
+/// }
+/// # Ok::<_, NoWord>(())
+/// # }).unwrap();
+/// ```
 pub struct Cache<O: Op>(Arc<dyn Erased<O>>);
 
 impl<O: Op> Cache<O> {

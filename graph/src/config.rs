@@ -10,10 +10,23 @@ use crate::op::Op;
 /// What a solver works with. By default there is no limit and no cache.
 ///
 /// ```
-/// # use larder_graph::{Config, Limits, MemoryCache, Op};
-/// # fn demo<O: Op>() -> Config<O> {
-/// Config::from(Limits::new().pool("cpu", 4)).cache(MemoryCache::<O>::new())
-/// # }
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use std::time::Duration;
+///
+/// use larder_graph::{Config, JobOptions, Limits, MemoryCache, Solver};
+///
+/// let office = MemoryCache::<Say>::new();
+/// let config = Config::new()
+///     .limits(Limits::new().pool("cpu", 4))
+///     .cache(MemoryCache::new())
+///     // Asked for vertices that name it, and not waited for too long.
+///     .source("office", office)
+///     .patience(Duration::from_secs(5));
+/// # block_on(async {
+/// Solver::new(config).job("ci", JobOptions::default())?;
+/// # Ok::<_, larder_graph::OpenError>(())
+/// # }).unwrap();
 /// ```
 pub struct Config<O: Op> {
     pub(crate) limits: Limits,

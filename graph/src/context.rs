@@ -37,16 +37,47 @@ struct Inner<O: Op> {
 /// What an op may know of the build it is part of; cheap to clone into a blocking task.
 ///
 /// ```
-/// # use larder_graph::{BuildError, Context, Dag, Op, VertexId};
-/// # async fn demo<O: Op<Progress = u8>>(cx: &Context<O>, parts: Dag<O>, whole: VertexId)
-/// # -> Result<Option<O::Output>, BuildError<O::Error>> {
-/// // In an op's `execute`: a graph that is known only now, unless nobody wants it any more.
-/// cx.report(50);
-/// if cx.stop().is_requested() {
-///     return Ok(None);
+/// # use std::convert::Infallible;
+/// use larder_graph::{CacheMap, Config, Context, DagBuilder, Inputs, JobOptions, Op, Solver};
+///
+/// enum Number {
+///     Known(u64),
+///     /// Learns only when it runs what it is made of.
+///     Sum,
 /// }
-/// Ok(cx.build(parts, &[whole]).await?.pop())
-/// # }
+///
+/// impl Op for Number {
+/// #     type Key = String;
+/// #     type Output = u64;
+/// #     type Error = Infallible;
+/// #     type Progress = &'static str;
+/// #     async fn cache_map(&self, _: usize, _: &Context<Self>) -> Result<Option<CacheMap<String>>, Infallible> {
+/// #         Ok(Some(CacheMap::leaf(if let Self::Known(n) = self { n.to_string() } else { "sum".into() }).last()))
+/// #     }
+///     // The rest is as for any op.
+///     async fn execute(&self, _: &String, _: Inputs<Self>, cx: &Context<Self>) -> Result<u64, Infallible> {
+///         match self {
+///             Self::Known(number) => Ok(*number),
+///             Self::Sum if cx.stop().is_requested() => Ok(0),
+///             Self::Sum => {
+///                 cx.report("looks into itself");
+///                 let mut builder = DagBuilder::new();
+///                 let parts = [2, 3].map(|number| builder.add(Self::Known(number)));
+///                 let dag = builder.build().expect("no edge, no cycle");
+///                 let numbers = cx.build(dag, &parts).await.unwrap_or_default();
+///                 Ok(numbers.iter().sum::<u64>() + cx.vertex().index() as u64)
+///             }
+///         }
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let mut builder = DagBuilder::new();
+/// let sum = builder.add(Number::Sum);
+/// let job = Solver::new(Config::new()).job("add", JobOptions::default())?;
+/// assert_eq!(job.build(builder.build()?, &[sum]).await?.outputs, [5]);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
 /// ```
 pub struct Context<O: Op> {
     inner: Arc<Inner<O>>,
@@ -196,11 +227,35 @@ impl<O: Op> Drop for Made<O> {
 /// it in another job's graph, to a vertex that both graphs have.
 ///
 /// ```
-/// # use larder_graph::{Inputs, Op, VertexId};
-/// # fn demo<O: Op>(inputs: Inputs<O>, header: VertexId) -> Option<O::Output> {
-/// // In an op's `execute`: one of its inputs, by the id that it has in the graph.
-/// inputs.direct().find(|(vertex, _)| *vertex == Some(header)).map(|(_, output)| output)
-/// # }
+/// # use std::convert::Infallible;
+/// use larder_graph::{CacheMap, Context, DagBuilder, EdgeKind, Inputs, Limits, OnFailure, Op, Stop, run};
+///
+/// struct Count;
+///
+/// impl Op for Count {
+/// #     type Key = u8;
+/// #     type Output = (usize, usize);
+/// #     type Error = Infallible;
+/// #     type Progress = ();
+/// #     async fn cache_map(&self, _: usize, cx: &Context<Self>) -> Result<Option<CacheMap<u8>>, Infallible> {
+/// #         Ok(Some(CacheMap::leaf(cx.vertex().index() as u8).last()))
+/// #     }
+///     // The rest is as for any op.
+///     async fn execute(&self, _: &u8, inputs: Inputs<Self>, _: &Context<Self>) -> Result<(usize, usize), Infallible> {
+///         assert!(inputs.direct().all(|(vertex, _)| vertex.is_some()));
+///         Ok((inputs.direct().count(), inputs.closure().len()))
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let mut builder = DagBuilder::new();
+/// let [low, middle, top] = [(); 3].map(|()| builder.add(Count));
+/// builder.edge(middle, low, EdgeKind::Keyed);
+/// builder.edge(top, middle, EdgeKind::Keyed);
+/// let report = run(builder.build()?.into(), Limits::new(), OnFailure::Stop, Stop::new(), |_| {}).await;
+/// assert_eq!(report.output(top), Some(&(1, 2)));
+/// # Ok::<_, larder_graph::CycleError>(())
+/// # }).unwrap();
 /// ```
 pub struct Inputs<O: Op> {
     dag: Arc<Dag<O>>,

@@ -114,6 +114,8 @@ enum Step {
     Want(BuildId, NodeId, Wants),
     /// Looks what an idle node does next.
     Pursue(NodeId),
+    /// All that the map of a keying node needs is there, if its ticket is still that.
+    Key(NodeId, u32),
     /// The node and all below it have results.
     Complete(NodeId),
     Drain(BuildId, Drain),
@@ -238,6 +240,7 @@ impl<O: Op> Core<O> {
             match step {
                 Step::Want(build, node, wants) => self.want(build, node, wants),
                 Step::Pursue(node) => self.pursue(node),
+                Step::Key(node, ticket) => self.complete_map(node, ticket),
                 Step::Complete(node) => self.completed(node),
                 Step::Drain(build, why) => self.drain(build, why),
                 Step::Finish(build) => self.finish(build),

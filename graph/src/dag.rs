@@ -15,6 +15,13 @@ use petgraph::visit::EdgeRef;
 use crate::error::CycleError;
 
 /// Names one vertex of one [`Dag`]; handed out by [`DagBuilder::add`], counted from zero.
+///
+/// ```
+/// let mut builder = larder_graph::DagBuilder::new();
+/// let [a, b] = ["a", "b"].map(|op| builder.add(op));
+/// assert!((a.index(), b.index()) == (0, 1) && a < b);
+/// assert_eq!(format!("{b:?}"), "v1");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct VertexId(NonZeroU32);
 
@@ -50,6 +57,13 @@ impl fmt::Debug for VertexId {
 }
 
 /// How one vertex needs another.
+///
+/// ```
+/// use larder_graph::EdgeKind;
+///
+/// // Said twice, the stronger one counts.
+/// assert!(EdgeKind::Keyed > EdgeKind::Ordering);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EdgeKind {
     /// The input must be there before the dependant executes.
@@ -59,6 +73,18 @@ pub enum EdgeKind {
 }
 
 /// One input of a vertex.
+///
+/// ```
+/// use larder_graph::{DagBuilder, Edge, EdgeKind};
+///
+/// let mut builder = DagBuilder::new();
+/// let [parser, program] = ["parser.y", "program"].map(|op| builder.add(op));
+/// // A generator makes a source and a header; this is the header.
+/// let header = Edge { input: parser, output: 1, kind: EdgeKind::Keyed };
+/// builder.edge_to(program, header);
+/// assert_eq!(builder.build()?.edges(program).next(), Some(header));
+/// # Ok::<_, larder_graph::CycleError>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edge {
     /// The vertex that is needed.
@@ -70,6 +96,17 @@ pub struct Edge {
 }
 
 /// What the solver should do otherwise than usual at one vertex.
+///
+/// ```
+/// use larder_graph::{DagBuilder, VertexOptions};
+///
+/// let mut builder = DagBuilder::new();
+/// // Asked of the cache source `office` besides the main cache, and never exported.
+/// let options = VertexOptions { sources: vec!["office".into()], is_never_exported: true, ..VertexOptions::default() };
+/// let secret = builder.add_with("secret", options);
+/// assert!(builder.build()?.options(secret).is_some_and(|options| !options.ignores_cache));
+/// # Ok::<_, larder_graph::CycleError>(())
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VertexOptions {
     /// Executes although a cache may have the result. What depends on it by its key executes too; what depends on it
@@ -232,6 +269,25 @@ fn cycle_through<O>(graph: &DiGraph<O, (u32, EdgeKind)>, start: NodeIndex) -> Cy
 }
 
 /// An acyclic graph of ops. An edge leads from a dependant to its input.
+///
+/// ```
+/// use larder_graph::{Dag, DagBuilder, EdgeKind};
+///
+/// let mut builder = DagBuilder::new();
+/// let [lib, tool] = ["lib", "tool"].map(|op| builder.add(op));
+/// builder.edge(tool, lib, EdgeKind::Keyed);
+/// let mut dag: Dag<&str> = builder.build()?;
+/// assert_eq!((dag.len(), dag.is_empty()), (2, false));
+/// assert_eq!(dag.vertices().map(|vertex| *dag.op(vertex)).collect::<Vec<_>>(), ["lib", "tool"]);
+/// assert_eq!(dag.dependants(lib).collect::<Vec<_>>(), [(tool, EdgeKind::Keyed)]);
+/// assert_eq!(dag.dependants_first(), [tool, lib]);
+/// assert!(dag.inputs(lib).next().is_none() && dag.edges(tool).count() == 1 && dag.options(lib).is_none());
+///
+/// *dag.op_mut(lib) = "library";
+/// let lengths = dag.map(|_, name| name.len());
+/// assert_eq!(*lengths.op(lib), 7);
+/// # Ok::<_, larder_graph::CycleError>(())
+/// ```
 #[derive(Debug)]
 pub struct Dag<O> {
     graph: DiGraph<O, (u32, EdgeKind)>,

@@ -23,6 +23,7 @@ use crate::core::node::{BuildId, Drain, Owner};
 use crate::core::{Core, Done, Kept, Start, Work, Writing};
 use crate::dag::VertexId;
 use crate::error::BuildError;
+use crate::few::ById;
 use crate::op::{Op, Part};
 use crate::subbuild::{Answer, SubBuild};
 
@@ -58,7 +59,7 @@ pub(crate) struct Driver<O: Op> {
     /// Who waits for which sub-build.
     askers: HashMap<BuildId, oneshot::Sender<Answer<O>>>,
     /// What the ops of these flights are told as soon as they have back what they occupied.
-    answers: HashMap<FlightId, Vec<Reply<O>>>,
+    answers: ById<FlightId, Vec<Reply<O>>>,
     /// The first panic of an op.
     pub(crate) panic: Option<Panic>,
 }
@@ -90,7 +91,7 @@ impl<O: Op> Driver<O> {
             sub_builds,
             tasks: JoinSet::new(),
             askers: HashMap::new(),
-            answers: HashMap::new(),
+            answers: ById::default(),
             panic: None,
         }
     }

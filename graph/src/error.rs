@@ -5,6 +5,17 @@ use std::sync::Arc;
 use crate::dag::VertexId;
 
 /// Vertices that need each other in a circle.
+///
+/// ```
+/// use larder_graph::{DagBuilder, EdgeKind};
+///
+/// let mut builder = DagBuilder::new();
+/// let [egg, hen] = ["egg", "hen"].map(|op| builder.add(op));
+/// builder.edge(egg, hen, EdgeKind::Keyed);
+/// builder.edge(hen, egg, EdgeKind::Keyed);
+/// let error = builder.build().err();
+/// assert_eq!(error.map(|error| error.cycle.len()), Some(2));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cycle: {}", circle(cycle))]
 pub struct CycleError {
@@ -18,6 +29,14 @@ fn circle(cycle: &[VertexId]) -> String {
 }
 
 /// Why a vertex failed.
+///
+/// ```
+/// use larder_graph::Failure;
+///
+/// let mine: Failure<std::fmt::Error> = Failure::Op(std::fmt::Error);
+/// assert_eq!(mine.to_string(), std::fmt::Error.to_string());
+/// assert_eq!(Failure::<std::fmt::Error>::Panicked("out of range".into()).to_string(), "it panicked: out of range");
+/// ```
 #[derive(Debug, thiserror::Error)]
 pub enum Failure<E> {
     /// The op said so.
@@ -46,6 +65,24 @@ pub enum Failure<E> {
 }
 
 /// Why a build has not all its targets.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{BuildError, Config, Failure, JobOptions, Solver};
+///
+/// # block_on(async {
+/// // `Say` is much as in the example of `Op`, but `oops` fails.
+/// let (dag, [_, _, last]) = say(["well", "oops", "sorry"]);
+/// let job = Solver::new(Config::new()).job("talk", JobOptions::default())?;
+/// let Err(error) = job.build(dag, &[last]).await else { panic!("it fails") };
+/// assert_eq!(error.to_string(), "oops failed");
+/// let BuildError::Failed { chain, failure } = error else { panic!("a vertex does") };
+/// assert_eq!(chain.iter().map(|(_, name)| &**name).collect::<Vec<_>>(), ["sorry", "oops"]);
+/// assert!(matches!(*failure, Failure::Op(NoWord)));
+/// # Ok::<_, larder_graph::OpenError>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum BuildError<E> {
     /// A vertex failed.
@@ -69,6 +106,21 @@ pub enum BuildError<E> {
 }
 
 /// Why a job cannot be opened.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Config, JobOptions, OpenError, Solver};
+///
+/// # block_on(async {
+/// let solver = Solver::<Say>::new(Config::new());
+/// let job = solver.job("ci", JobOptions::default());
+/// let again = solver.job("ci", JobOptions::default());
+/// assert_eq!(again.err(), Some(OpenError::Duplicate("ci".into())));
+/// solver.close().await;
+/// assert_eq!(solver.job("late", JobOptions::default()).err(), Some(OpenError::Closed));
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
     /// One of this name is there already.
@@ -80,6 +132,17 @@ pub enum OpenError {
 }
 
 /// There is no job of this name.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Config, Solver, UnknownJob};
+///
+/// # block_on(async {
+/// let solver = Solver::<Say>::new(Config::new());
+/// assert_eq!(solver.get("nobody").err(), Some(UnknownJob("nobody".into())));
+/// # });
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no job `{0}`")]
 pub struct UnknownJob(pub String);

@@ -10,6 +10,25 @@ use crate::error::Failure;
 use crate::op::{Op, Phase};
 
 /// Something that happened, told in the order in which it did.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Event, Limits, OnFailure, Phase, Stop, run};
+///
+/// # block_on(async {
+/// let (dag, _) = say(["hello"]);
+/// let mut told = Vec::new();
+/// run(dag, Limits::new(), OnFailure::Stop, Stop::new(), |event| told.push(match event {
+///     Event::Started { phase: Phase::Execute, .. } => "it is made".to_owned(),
+///     Event::Started { phase, .. } => format!("{phase:?}"),
+///     Event::Progress { progress, .. } => format!("{progress} %"),
+///     Event::CacheFailed { error, .. } => error.to_string(),
+///     Event::Settled { settled, .. } => format!("{:?}", settled.outcome),
+/// })).await;
+/// assert_eq!(told, ["CacheMap(0)", "it is made", "100 %", "Executed(\"hello\")"]);
+/// # });
+/// ```
 pub enum Event<'a, O: Op> {
     /// A phase of a vertex starts.
     Started {
@@ -42,6 +61,20 @@ pub enum Event<'a, O: Op> {
 }
 
 /// How a vertex ended.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Limits, OnFailure, Settled, Stop, run};
+///
+/// # block_on(async {
+/// let (dag, [_, world]) = say(["hello", "world"]);
+/// let report = run(dag, Limits::new(), OnFailure::Stop, Stop::new(), |_| {}).await;
+/// let Settled { key, outcome, .. } = report.settled(world);
+/// assert_eq!(key.as_deref(), Some("world(hello())"));
+/// assert_eq!(outcome.output().map(|words| &**words), Some("hello world"));
+/// # });
+/// ```
 pub struct Settled<O: Op> {
     /// The vertex's final key, if it came to have one.
     pub key: Option<O::Key>,
@@ -52,6 +85,20 @@ pub struct Settled<O: Op> {
 }
 
 /// What became of a vertex.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Failure, Limits, OnFailure, Outcome, Stop, run};
+///
+/// # block_on(async {
+/// let (dag, [oops, next]) = say(["oops", "next"]);
+/// let report = run(dag, Limits::new(), OnFailure::KeepGoing, Stop::new(), |_| {}).await;
+/// assert!(matches!(report.settled(oops).outcome.failure(), Some(Failure::Op(NoWord))));
+/// assert!(matches!(report.settled(next).outcome, Outcome::Skipped { because } if because == oops));
+/// assert!(report.settled(next).outcome.output().is_none());
+/// # });
+/// ```
 pub enum Outcome<O: Op> {
     /// A cache had the result.
     Loaded(O::Output),
@@ -129,6 +176,25 @@ impl<O: Op<Output: fmt::Debug, Error: fmt::Debug>> fmt::Debug for Outcome<O> {
 }
 
 /// How a whole run ended: every vertex is settled.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use std::collections::HashMap;
+///
+/// use larder_graph::{Limits, OnFailure, Report, Stop, run};
+///
+/// # block_on(async {
+/// let (dag, [good, oops]) = say(["good", "oops"]);
+/// let report = run(dag.clone(), Limits::new(), OnFailure::Stop, Stop::new(), |_| {}).await;
+/// assert!(!report.is_success());
+/// assert_eq!(report.output(good).map(|words| &**words), Some("good"));
+/// assert_eq!(report.failures().map(|(vertex, _)| vertex).collect::<Vec<_>>(), [oops]);
+/// // The same from what a job's status told.
+/// let told: HashMap<_, _> = report.iter().map(|(vertex, settled)| (vertex, settled.clone())).collect();
+/// assert_eq!(Report::of(&dag, told).iter().count(), dag.len());
+/// # });
+/// ```
 pub struct Report<O: Op> {
     settled: Box<[Option<Settled<O>>]>,
 }

@@ -5,6 +5,23 @@ use std::sync::Arc;
 use crate::dag::EdgeKind;
 
 /// Which results go along.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Config, ExportMode, JobOptions, MemoryCache, Solver};
+///
+/// # block_on(async {
+/// let job = Solver::new(Config::new().cache(MemoryCache::new())).job("ci", JobOptions::default())?;
+/// let (dag, [_, world]) = say(["hello", "world"]);
+/// let built = job.build(dag, &[world]).await.expect("nothing fails here");
+/// for (mode, n_results) in [(ExportMode::Min, 1), (ExportMode::Max, 2), (ExportMode::RemoteOnly, 0)] {
+///     let export = job.export(&built, mode).await;
+///     assert_eq!((export.records.len(), export.n_results()), (2, n_results));
+/// }
+/// # Ok::<_, larder_graph::OpenError>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ExportMode {
     /// Those of the targets. The keys of all others go along: whoever asks from the top finds it.
@@ -18,10 +35,23 @@ pub enum ExportMode {
 /// What a graph came to, each vertex after its inputs.
 ///
 /// ```
-/// # use larder_graph::{Export, Op};
-/// # fn demo<O: Op>(export: &Export<O::Key, O::Output>, cache: &larder_graph::MemoryCache<O>) {
-/// cache.import(export);
-/// # }
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Config, Export, ExportMode, JobOptions, MemoryCache, Solver};
+///
+/// # block_on(async {
+/// let job = Solver::new(Config::new().cache(MemoryCache::new())).job("here", JobOptions::default())?;
+/// let (dag, [_, world]) = say(["hello", "world"]);
+/// let built = job.build(dag, &[world]).await?;
+/// let mut all = Export::default();
+/// all.merge(job.export(&built, ExportMode::Max).await);
+/// assert!(all.record(&"hello()".to_owned()).is_some() && all.n_results() == 2);
+///
+/// let elsewhere = MemoryCache::<Say>::new();
+/// elsewhere.import(&all);
+/// assert_eq!(elsewhere.len(), 2);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Export<K, T> {
@@ -38,6 +68,19 @@ impl<K, T> Default for Export<K, T> {
 }
 
 /// One vertex, or several of equal key.
+///
+/// ```
+/// use larder_graph::{EdgeKind, Export, ExportDigest, ExportInput, ExportRecord, ExportResult};
+///
+/// let made = ExportResult { output: "an object", created_at: 1, priority: 0, source: None };
+/// let header = ExportRecord { key: "util.h", links: vec![], inputs: vec![], result: None };
+/// let input = ExportInput { key: "util.h", output: 0, kind: EdgeKind::Keyed };
+/// let object = ExportRecord { key: "main.o", links: vec!["main.c+util.h"], inputs: vec![input], result: Some(made) };
+/// // What the header says, whatever it is called.
+/// let digest = ExportDigest { key: "util.h", output: 0, selector: None, digest: "5ca1ab1e" };
+/// let export = Export { records: vec![header, object], digests: vec![digest] };
+/// assert_eq!(export.record(&"main.o").map(|record| record.inputs.len()), Some(1));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportRecord<K, T> {
     /// The vertex's own key.
@@ -51,6 +94,8 @@ pub struct ExportRecord<K, T> {
 }
 
 /// One input of a vertex.
+///
+/// See the example of [`ExportRecord`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportInput<K> {
     /// Its own key.
@@ -62,6 +107,8 @@ pub struct ExportInput<K> {
 }
 
 /// A result.
+///
+/// See the example of [`ExportRecord`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportResult<T> {
     /// All outputs of it.
@@ -75,6 +122,8 @@ pub struct ExportResult<T> {
 }
 
 /// The digest of one part of a content.
+///
+/// See the example of [`ExportRecord`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportDigest<K> {
     /// The key of the vertex whose content it is.

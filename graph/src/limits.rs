@@ -48,6 +48,13 @@ impl Limits {
 }
 
 /// What one phase of one op occupies while it runs: all of it or, until all is free, nothing.
+///
+/// ```
+/// use larder_graph::Resources;
+///
+/// let link = Resources::none().take("cpu", 1).take("memory", 4_000);
+/// assert_eq!(link, Resources::default().take("cpu", 1).take("memory", 4_000));
+/// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Resources {
     takes: Vec<(&'static str, u32)>,

@@ -73,6 +73,81 @@ use crate::limits::Resources;
 /// }
 /// # });
 /// ```
+///
+/// What few ops need: several outputs, contents of parts, progress that takes the place of earlier progress.
+///
+/// ```
+/// # use std::{convert::Infallible, sync::Arc};
+/// use larder_graph::{CacheMap, Config, Context, DagBuilder, Inputs, JobOptions, Op, Reach, Solver};
+///
+/// /// Unpacks an archive into a source and a header.
+/// struct Unpack;
+///
+/// impl Op for Unpack {
+///     type Key = String;
+///     type Output = Vec<Arc<str>>;
+///     type Error = Infallible;
+///     type Progress = u64;
+///
+///     // Whoever unpacks this archive, in whatever job, shares one vertex.
+///     fn digest(&self) -> Option<String> {
+///         Some("util-1.2.tar".into())
+///     }
+///
+///     // It takes long, so it starts early; and it needs nothing below its inputs.
+///     fn weight(&self) -> u64 {
+///         30_000
+///     }
+///
+///     fn reach(&self) -> Reach {
+///         Reach::Direct
+///     }
+///
+///     // Only the latest count of bytes is kept.
+///     fn slot(_: &u64) -> Option<u64> {
+///         Some(0)
+///     }
+///
+///     fn output(&self, files: &Vec<Arc<str>>, index: u32) -> Vec<Arc<str>> {
+///         vec![Arc::clone(&files[index as usize])]
+///     }
+///
+///     async fn content(
+///         &self,
+///         _: &String,
+///         files: &Vec<Arc<str>>,
+///         selector: Option<&str>,
+///         _: &Context<Self>,
+///     ) -> Result<String, Infallible> {
+///         let lines = files.iter().flat_map(|file| file.lines());
+///         Ok(lines.filter(|line| line.starts_with(selector.unwrap_or(""))).collect())
+///     }
+///
+///     async fn cache_map(&self, _: usize, _: &Context<Self>) -> Result<Option<CacheMap<String>>, Infallible> {
+///         Ok(Some(CacheMap::leaf("util-1.2.tar".to_owned()).last()))
+///     }
+///
+///     async fn execute(&self, _: &String, _: Inputs<Self>, cx: &Context<Self>) -> Result<Vec<Arc<str>>, Infallible> {
+///         cx.report(2);
+///         Ok(vec!["int one(void) { return 1; }".into(), "int one(void);".into()])
+///     }
+/// }
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let solver = Solver::new(Config::new());
+/// let mut unpacked = Vec::new();
+/// for name in ["mine", "yours"] {
+///     let mut builder = DagBuilder::new();
+///     let archive = builder.add(Unpack);
+///     let job = solver.job(name, JobOptions::default())?;
+///     let built = job.build(builder.build()?, &[archive]).await?;
+///     unpacked.push((job, built));
+/// }
+/// let [(_, mine), (_, yours)] = &unpacked[..] else { unreachable!() };
+/// assert!(Arc::ptr_eq(&mine.outputs[0][1], &yours.outputs[0][1]));
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 pub trait Op: Sized + Send + Sync + 'static {
     /// Names a result: equal keys mean results of which either will do. Also the digest of a content.
     type Key: Clone + Eq + Hash + fmt::Debug + Send + Sync + 'static;
@@ -164,6 +239,14 @@ pub trait Op: Sized + Send + Sync + 'static {
 }
 
 /// How far down the results must be there when an op executes.
+///
+/// ```
+/// use larder_graph::Reach;
+///
+/// // For `Op::reach`. A linker needs all objects; what only unpacks one archive, that archive.
+/// let reach = |is_linker| if is_linker { Reach::Closure } else { Reach::Direct };
+/// assert_ne!(reach(true), reach(false));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reach {
     /// Those of the vertex's own inputs. What these were made from is not brought here.
@@ -173,6 +256,17 @@ pub enum Reach {
 }
 
 /// The part of its work that a vertex is at.
+///
+/// ```
+/// use larder_graph::{Phase, Resources};
+///
+/// // For `Op::resources`: to name a result or to make it takes different things.
+/// let takes = |phase| match phase {
+///     Phase::CacheMap(_) | Phase::Query | Phase::Load => Resources::none().take("network", 1),
+///     Phase::Execute | Phase::Content => Resources::none().take("cpu", 1),
+/// };
+/// assert_ne!(takes(Phase::CacheMap(0)), takes(Phase::Execute));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Phase {
     /// [`Op::cache_map`] with this index.
@@ -188,14 +282,29 @@ pub enum Phase {
 }
 
 /// One thing that a cache map needs of an input.
+///
+/// ```
+/// use larder_graph::{CacheMap, DagBuilder, Need};
+///
+/// let mut builder = DagBuilder::new();
+/// let [library, tool] = ["library", "tool"].map(|op| builder.add(op));
+/// // Of the library's second output only the headers matter; of the tool, which one it is.
+/// let headers = Need::content(library).of_output(1).selecting("include/");
+/// let map = CacheMap::of([headers.clone(), Need::key(tool)], |keys: &[String]| keys.join("+"));
+/// assert_eq!(map.needs()[0], headers);
+/// assert_eq!(map.key(&["h".into(), "t".into()]), "h+t");
+/// let leaf = CacheMap::leaf("v1.2").last();
+/// assert_eq!(leaf.key(&[]), "v1.2");
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Need {
     pub(crate) input: VertexId,
-    pub(crate) content: Option<Part>,
+    /// Boxed, since most needs are of keys.
+    pub(crate) content: Option<Box<Part>>,
 }
 
 /// The part of a result whose content is digested: an output, and within it what the selector says.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Part {
     pub(crate) output: u32,
     pub(crate) selector: Option<Arc<str>>,
@@ -209,21 +318,20 @@ impl Need {
 
     /// The digest of the input's first output. The input is loaded or made for it, unless a cache remembers the digest.
     pub fn content(input: VertexId) -> Self {
-        Self { input, content: Some(Part { output: 0, selector: None }) }
+        Self { input, content: Some(Box::default()) }
     }
 
     /// The content of another output.
     #[must_use]
     pub fn of_output(mut self, output: u32) -> Self {
-        self.content = Some(Part { output, ..self.content.unwrap_or(Part { output, selector: None }) });
+        self.content.get_or_insert_default().output = output;
         self
     }
 
     /// The content of the part that `selector` names; what it means is the input's op's to say.
     #[must_use]
     pub fn selecting(mut self, selector: impl Into<Arc<str>>) -> Self {
-        let output = self.content.map_or(0, |part| part.output);
-        self.content = Some(Part { output, selector: Some(selector.into()) });
+        self.content.get_or_insert_default().selector = Some(selector.into());
         self
     }
 }
@@ -243,7 +351,7 @@ impl Need {
 /// assert!(!maps[0].needs_content() && maps[1].needs_content());
 /// ```
 pub struct CacheMap<K> {
-    needs: Box<[Need]>,
+    needs: Vec<Need>,
     recipe: Recipe<K>,
     is_last: bool,
 }
@@ -269,13 +377,17 @@ impl<K> CacheMap<K> {
 
     /// The key is known without any other.
     pub fn leaf(key: K) -> Self {
-        Self { needs: Box::default(), recipe: Recipe::Known(key), is_last: false }
+        Self { needs: Vec::new(), recipe: Recipe::Known(key), is_last: false }
     }
 
     /// Says that there is no further map, which saves asking.
     #[must_use]
     pub fn last(self) -> Self {
         Self { is_last: true, ..self }
+    }
+
+    pub(crate) fn take_needs(&mut self) -> Vec<Need> {
+        std::mem::take(&mut self.needs)
     }
 
     pub(crate) fn is_last(&self) -> bool {

@@ -157,6 +157,11 @@ impl<T> ReadyQueue<T> {
         }
     }
 
+    /// Throws away all entries.
+    pub(crate) fn clear(&mut self) {
+        self.queues = Vec::new();
+    }
+
     /// Gives back what a popped entry occupies.
     pub(crate) fn release(&mut self, demand: &Demand) {
         for (pool, amount) in demand.iter().flat_map(|demand| &**demand) {

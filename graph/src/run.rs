@@ -20,6 +20,23 @@ use crate::ready::JobId;
 use crate::stop::Stop;
 
 /// What a failure means for the vertices that do not depend on it.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Limits, OnFailure, Stop, run};
+///
+/// # block_on(async {
+/// for (on_failure, n_results) in [(OnFailure::Stop, 0), (OnFailure::KeepGoing, 1)] {
+///     let mut builder = larder_graph::DagBuilder::new();
+///     let [_, fine] = ["oops", "fine"].map(|word| builder.add(Say(word, vec![])));
+///     let dag = builder.build()?;
+///     let report = run(dag.into(), Limits::new().pool("cpu", 1), on_failure, Stop::new(), |_| {}).await;
+///     assert_eq!(report.output(fine).is_some(), n_results == 1);
+/// }
+/// # Ok::<_, larder_graph::CycleError>(())
+/// # }).unwrap();
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFailure {
     /// Nothing more starts. What runs ends by itself and is kept.
@@ -36,6 +53,25 @@ pub enum OnFailure {
 ///
 /// # Panics
 /// When an op panics: after all others were asked to stop and have ended, the panic goes on from here.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Limits, OnFailure, Stop, run};
+///
+/// # block_on(async {
+/// let (dag, [_, world]) = say(["hello", "world"]);
+/// let stop = Stop::new();
+/// let report = run(dag, Limits::new(), OnFailure::Stop, stop.clone(), |_event| {}).await;
+/// assert_eq!(report.output(world).map(|words| &**words), Some("hello world"));
+///
+/// // What is asked to stop before it begins starts nothing.
+/// stop.request();
+/// let (dag, [_, world]) = say(["hello", "world"]);
+/// let report = run(dag, Limits::new(), OnFailure::Stop, stop, |_event| {}).await;
+/// assert!(report.output(world).is_none() && !report.is_success());
+/// # });
+/// ```
 pub async fn run<O: Op>(
     dag: Arc<Dag<O>>,
     config: impl Into<Config<O>>,

@@ -162,11 +162,19 @@ impl<O: Op> Shared<O> {
 }
 
 /// How a job wants to be served.
+///
+/// ```
+/// use larder_graph::{JobOptions, OnFailure};
+///
+/// // A job that nobody will ask later what happened.
+/// let options = JobOptions { on_failure: OnFailure::KeepGoing, keeps_history: false };
+/// assert_ne!(options, JobOptions::default());
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct JobOptions {
     /// What a failure means for the rest of a build. What fails for one job goes on for others that keep going.
     pub on_failure: OnFailure,
-    /// Keeps all that happened for who asks for the [`status`](Job::status) later; it takes some 300 bytes per vertex.
+    /// Keeps all that happened for who asks for the [`status`](Job::status) later; it takes some 220 bytes per vertex.
     /// Without it a reader hears what happens from then on.
     pub keeps_history: bool,
 }
@@ -178,6 +186,30 @@ impl Default for JobOptions {
 }
 
 /// One client's requests. What it built is kept until it is discarded or its last handle is dropped.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{BuildError, Config, JobOptions, Solver};
+///
+/// # block_on(async {
+/// let solver = Solver::new(Config::new());
+/// let job = solver.job("nightly", JobOptions::default())?;
+/// job.set_value("asked by", "a timer");
+/// let mut asked_by = Vec::new();
+/// solver.get(job.name())?.each_value("asked by", |by: &&str| asked_by.push(*by));
+/// assert_eq!(asked_by, ["a timer"]);
+///
+/// let (dag, [_, world]) = say(["hello", "world"]);
+/// assert_eq!(&*job.build(dag.clone(), &[world]).await?.outputs[0], "hello world");
+/// job.clone().cancel();
+/// assert!(job.stop().is_requested());
+/// assert!(matches!(job.build(dag, &[world]).await, Err(BuildError::Cancelled)));
+/// job.discard();
+/// assert_eq!(solver.census().await, [0; 7]);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 pub struct Job<O: Op> {
     inner: Arc<JobInner<O>>,
 }
@@ -194,6 +226,20 @@ struct JobInner<O: Op> {
 }
 
 /// What a build came to.
+///
+/// ```
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{Config, JobOptions, Solver};
+///
+/// # block_on(async {
+/// let job = Solver::new(Config::new()).job("ci", JobOptions::default())?;
+/// let (dag, [hello, world]) = say(["hello", "world"]);
+/// let built = job.build(dag, &[world, hello]).await?;
+/// assert_eq!(built.outputs, ["hello world".into(), "hello".into()]);
+/// # Ok::<_, Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// ```
 pub struct Built<O: Op> {
     id: BuildId,
     /// The results of the targets, in their order, each with all its outputs ([`Op::output`]).

@@ -13,6 +13,12 @@ use tokio_util::sync::CancellationToken;
 /// assert!(one.is_requested() && !other.is_requested());
 /// all.force();
 /// assert!(one.is_forced() && other.is_forced());
+/// assert!(other.token().is_cancelled());
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// // Who waits for either goes on.
+/// other.requested().await;
+/// other.forced().await;
+/// # });
 /// ```
 #[derive(Debug, Clone, Default)]
 pub struct Stop {

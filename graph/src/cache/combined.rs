@@ -13,12 +13,21 @@ use crate::op::Op;
 /// another it [saves](CacheManager::save), and so has it in the main one from then on.
 ///
 /// ```
-/// # use larder_graph::{Cache, Combined, Config, MemoryCache, Op};
-/// # use std::time::Duration;
-/// # fn demo<O: Op>(remote: Cache<O>) -> Config<O> {
-/// let near = Cache::new(MemoryCache::new());
-/// Config::new().cache(Combined::new(near).with("remote", remote).patience(Duration::from_secs(5)))
-/// # }
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use std::time::Duration;
+///
+/// use larder_graph::{Cache, CacheManager, Combined, MemoryCache, Save};
+///
+/// # block_on(async {
+/// let (near, remote) = (MemoryCache::<Say>::new(), MemoryCache::new());
+/// let key = "hi()".to_owned();
+/// remote.save(Save { key: &key, links: &[], output: &"hi".into() }).await?;
+/// let both = Combined::new(Cache::new(near)).with("remote", Cache::new(remote)).patience(Duration::from_secs(5));
+/// let found = both.query(&key).await?.expect("the remote one has it");
+/// assert_eq!(found.records[0].source.as_deref(), Some("remote"));
+/// # Ok::<_, NoWord>(())
+/// # }).unwrap();
 /// ```
 pub struct Combined<O: Op> {
     main: Cache<O>,

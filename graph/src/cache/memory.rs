@@ -5,17 +5,35 @@ use std::collections::hash_map::Entry;
 
 use super::{CacheManager, Found, Record, Save};
 use crate::export::Export;
+use crate::few::Few;
 use crate::op::Op;
 use crate::sync::{self, Arc, Mutex, MutexGuard};
 
 /// A cache in memory; clones share it.
 ///
 /// ```
-/// # use larder_graph::{Cache, MemoryCache, Op};
-/// # fn demo<O: Op>() {
-/// let cache = MemoryCache::<O>::new();
-/// let main = Cache::new(cache.clone()); // for the solver; `cache` stays here to look into
-/// # }
+/// # mod words { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/shared/say.rs")); }
+/// # use words::*;
+/// use larder_graph::{CacheManager, Export, MemoryCache, Save};
+///
+/// # block_on(async {
+/// let cache = MemoryCache::<Say>::new(); // a clone goes to the solver, this one stays to look into
+/// let [key, alias, digest] = ["hi()", "hello()", "hash"].map(str::to_owned);
+/// assert!(cache.is_empty());
+/// cache.save(Save { key: &key, links: &[], output: &"hi".into() }).await?;
+/// cache.link(&alias, &key).await?;
+/// assert_eq!((cache.len(), cache.back_links(&key)), (1, vec![alias.clone()]));
+///
+/// let found = cache.query(&alias).await?.expect("it leads to what was saved");
+/// assert_eq!(cache.load(&found.records[0]).await?.as_deref(), Some("hi"));
+/// cache.remember(&key, 0, None, &digest).await?;
+/// assert_eq!(cache.digest(&key, 0, None).await?, Some(digest));
+/// // The result goes, the key stays known.
+/// cache.release(&found.records[0]).await?;
+/// assert!(cache.is_empty() && cache.query(&key).await?.is_some());
+/// cache.import(&Export::default());
+/// # Ok::<_, NoWord>(())
+/// # }).unwrap();
 /// ```
 pub struct MemoryCache<O: Op> {
     inner: Arc<Mutex<Inner<O>>>,
@@ -28,14 +46,26 @@ struct Inner<O: Op> {
     n_saved: u64,
 }
 
-type Results<O> = Vec<(Record<<O as Op>::Key>, <O as Op>::Output)>;
-
 /// What a key means.
 enum Known<O: Op> {
     /// What this key leads to; that one is no link.
     Link(O::Key),
     /// A vertex's own key, with its results and the keys that lead here.
-    Own { results: Results<O>, back_links: Vec<O::Key> },
+    Own { results: Few<Kept<O::Output>>, back_links: Few<O::Key> },
+}
+
+/// A result. What it is called follows from when it was made, which is never twice the same for a key.
+struct Kept<T> {
+    created_at: u64,
+    priority: i32,
+    output: T,
+}
+
+impl<T> Kept<T> {
+    fn record<K>(&self, key: K) -> Record<K> {
+        let Self { created_at, priority, .. } = *self;
+        Record { key, id: created_at.to_string(), created_at, priority, source: None }
+    }
 }
 
 impl<O: Op> MemoryCache<O> {
@@ -51,7 +81,7 @@ impl<O: Op> MemoryCache<O> {
         for record in &export.records {
             if let Some(result) = &record.result {
                 let has_it = matches!(inner.keys.get(&record.key), Some(Known::Own { results, .. })
-                    if results.iter().any(|(known, _)| known.created_at == result.created_at));
+                    if results.iter().any(|known| known.created_at == result.created_at));
                 if !has_it {
                     inner.keep(&record.key, result.output.clone(), Some(result.created_at), result.priority);
                 }
@@ -72,7 +102,7 @@ impl<O: Op> MemoryCache<O> {
     pub fn back_links(&self, key: &O::Key) -> Vec<O::Key> {
         let inner = self.lock();
         match inner.keys.get(inner.resolve(key)) {
-            Some(Known::Own { back_links, .. }) => back_links.clone(),
+            Some(Known::Own { back_links, .. }) => back_links.as_slice().to_vec(),
             _ => Vec::new(),
         }
     }
@@ -101,7 +131,7 @@ impl<O: Op> Inner<O> {
         }
     }
 
-    fn own(&mut self, key: &O::Key) -> (&mut Results<O>, &mut Vec<O::Key>) {
+    fn own(&mut self, key: &O::Key) -> (&mut Few<Kept<O::Output>>, &mut Few<O::Key>) {
         if let Entry::Occupied(entry) = self.keys.entry(key.clone())
             && let Known::Link(target) = entry.get()
         {
@@ -112,9 +142,8 @@ impl<O: Op> Inner<O> {
                 back_links.retain(|link| link != key);
             }
         }
-        let known =
-            self.keys.entry(key.clone()).or_insert_with(|| Known::Own { results: Vec::new(), back_links: Vec::new() });
-        match known {
+        let new = || Known::Own { results: Few::new(), back_links: Few::new() };
+        match self.keys.entry(key.clone()).or_insert_with(new) {
             Known::Own { results, back_links } => (results, back_links),
             Known::Link(_) => unreachable!("a link was taken away above"),
         }
@@ -123,8 +152,7 @@ impl<O: Op> Inner<O> {
     fn keep(&mut self, key: &O::Key, output: O::Output, created_at: Option<u64>, priority: i32) {
         self.n_saved = self.n_saved.max(created_at.unwrap_or(0)) + u64::from(created_at.is_none());
         let created_at = created_at.unwrap_or(self.n_saved);
-        let record = Record { key: key.clone(), id: created_at.to_string(), created_at, priority, source: None };
-        self.own(key).0.push((record, output));
+        self.own(key).0.push(Kept { created_at, priority, output });
     }
 
     fn link(&mut self, alias: &O::Key, key: &O::Key) {
@@ -142,10 +170,10 @@ impl<O: Op> Inner<O> {
             }
             Some(Known::Own { back_links, .. }) => {
                 let back_links = back_links.clone();
-                for link in &back_links {
+                for link in back_links.iter().cloned() {
                     self.keys.insert(link.clone(), Known::Link(target.clone()));
+                    self.own(&target).1.push(link);
                 }
-                self.own(&target).1.extend(back_links);
             }
             None => {}
         }
@@ -172,7 +200,7 @@ impl<O: Op> CacheManager<O> for MemoryCache<O> {
         let key = inner.resolve(key);
         Ok(match inner.keys.get(key) {
             Some(Known::Own { results, .. }) => {
-                let records = results.iter().map(|(record, _)| record.clone()).collect();
+                let records = results.iter().map(|kept| kept.record(key.clone())).collect();
                 Some(Found { key: key.clone(), records })
             }
             _ => None,
@@ -182,7 +210,7 @@ impl<O: Op> CacheManager<O> for MemoryCache<O> {
     async fn load(&self, record: &Record<O::Key>) -> Result<Option<O::Output>, O::Error> {
         Ok(match self.lock().keys.get(&record.key) {
             Some(Known::Own { results, .. }) => {
-                results.iter().find(|(known, _)| known.id == record.id).map(|(_, output)| output.clone())
+                results.iter().find(|kept| kept.created_at == record.created_at).map(|kept| kept.output.clone())
             }
             _ => None,
         })
@@ -219,7 +247,7 @@ impl<O: Op> CacheManager<O> for MemoryCache<O> {
 
     async fn release(&self, record: &Record<O::Key>) -> Result<(), O::Error> {
         if let Some(Known::Own { results, .. }) = self.lock().keys.get_mut(&record.key) {
-            results.retain(|(known, _)| known.id != record.id);
+            results.retain(|kept| kept.created_at != record.created_at);
         }
         Ok(())
     }

@@ -1,15 +1,16 @@
 //! How graphs come in and go: vertices become nodes, shared where they are the same, and are forgotten when no build
 //! holds them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::lists::{Chain, Slice};
-use super::node::{Build, BuildId, Hold, Node, NodeId, Owner, State, Wants};
+use super::known::Keys;
+use super::lists::{Chain, Chains, Slice};
+use super::node::{Build, BuildId, Hold, Node, NodeId, Nodes, Owner, State, Wants};
 use super::{Core, Step, event::What};
 use crate::cache::{Cache, Combined, MemoryCache};
 use crate::dag::{Dag, VertexId};
-use crate::few::Few;
+use crate::few::{ById, Few};
 use crate::op::Op;
 
 /// What makes two vertices the same.
@@ -246,6 +247,9 @@ impl<O: Op> Core<O> {
             return self.stop(id, false);
         }
         let build = self.builds.remove(&id).expect("it was found above");
+        if self.builds.is_empty() && self.flights.is_empty() {
+            return self.forget_all();
+        }
         let mut gone = Vec::new();
         for node in build.held {
             let held = &mut self.nodes[node];
@@ -262,6 +266,18 @@ impl<O: Op> Core<O> {
         }
         self.forget(gone);
         self.work_off();
+    }
+
+    /// Nobody is left who holds anything: no node need be taken out of the others' lists.
+    fn forget_all(&mut self) {
+        self.nodes = Nodes::new();
+        self.keys = Keys::new();
+        self.by_identity = HashMap::new();
+        self.waiters = Chains::new();
+        self.contents = ById::default();
+        self.contents_of = ById::default();
+        self.ready.clear();
+        self.agenda.clear();
     }
 
     fn forget(&mut self, gone: Vec<NodeId>) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::known::List;
-use super::node::{Content, ContentId, ContentState, Ending, Flight, NodeId, Role, Stage, State, Waiter};
+use super::node::{Content, ContentId, ContentState, Ending, Flight, Needed, NodeId, Role, Stage, State, Waiter};
 use super::{Core, Done, Start, Step, Work};
 use crate::cache::Found;
 use crate::dag::VertexId;
@@ -11,23 +11,20 @@ use crate::error::{CycleError, Failure};
 use crate::op::{CacheMap, Op, Part, Phase};
 use crate::ready::{Demand, Entry};
 
-/// The nodes that a map names; `None`: the node's inputs, one by one.
-type Named = Option<Box<[NodeId]>>;
-
 impl<O: Op> Core<O> {
     /// A cache map is there. The op it was asked of may stand in another graph than the node by now.
-    pub(super) fn mapped(&mut self, id: NodeId, map: CacheMap<O::Key>, flight: &Flight<O>) {
-        let inputs = match self.resolve(id, &map, flight) {
-            Ok(Some(inputs)) => inputs,
+    pub(super) fn mapped(&mut self, id: NodeId, mut map: CacheMap<O::Key>, flight: &Flight<O>) {
+        let needed = match self.resolve(id, &mut map, flight) {
+            Ok(Some(needed)) => needed,
             // Asked again of an op whose graph is still there.
             Ok(None) => return,
             Err(failure) => return self.fail(id, failure),
         };
         let ticket = self.nodes[id].ticket.wrapping_add(1);
         let mut n_unmet = 0;
-        for (place, need) in map.needs().iter().enumerate() {
-            let input = inputs.as_deref().unwrap_or_else(|| self.nodes.inputs(id))[place];
-            let Some(part) = &need.content else {
+        for place in 0..needed.len(self.nodes.inputs(id)) {
+            let (input, part) = needed.get(self.nodes.inputs(id), place);
+            let Some(part) = part else {
                 if self.nodes[input].key.is_some() {
                     continue;
                 }
@@ -50,10 +47,10 @@ impl<O: Op> Core<O> {
             }
         }
         if n_unmet == 0 {
-            return self.keyed(id, map, inputs.as_deref());
+            return self.keyed(id, map, &needed);
         }
         self.set(id, State::Keying { n_unmet });
-        self.nodes[id].keying = Some(Box::new((map, inputs)));
+        self.nodes[id].keying = Some(Box::new((map, needed)));
         for place in 0..self.nodes[id].holds.len() {
             let Some(build) = self.wanting_at(id, place) else { continue };
             self.demand_for(build, id);
@@ -68,28 +65,30 @@ impl<O: Op> Core<O> {
         self.nodes[id].lost_to.filter(|_| self.has_none(id))
     }
 
-    /// Finds the nodes that a map names, and makes those that are no inputs yet into some. `None`: they cannot be
-    /// found in the graph that they were named in, which is gone.
+    /// Finds the nodes that a map names, and makes those that are no inputs yet into some; from then on the map itself
+    /// names none. `None`: they cannot be found in the graph that they were named in, which is gone.
     fn resolve(
         &mut self,
         id: NodeId,
-        map: &CacheMap<O::Key>,
+        map: &mut CacheMap<O::Key>,
         flight: &Flight<O>,
-    ) -> Result<Option<Named>, Failure<O::Error>> {
+    ) -> Result<Option<Needed>, Failure<O::Error>> {
         let (dag, vertex, build) = (flight.context.dag(), flight.context.vertex(), &flight.home);
         if let Some(need) = map.needs().iter().find(|need| !dag.contains(need.input)) {
             return Err(Failure::UnknownInput(need.input));
         }
-        if dag.edges(vertex).map(|edge| edge.input).eq(map.needs().iter().map(|need| need.input)) {
-            return Ok(Some(None));
+        let needs = map.take_needs();
+        let by_key = needs.iter().map(|need| need.content.is_none().then_some(need.input));
+        if self.nodes[id].n_late() == 0 && dag.edges(vertex).map(|edge| Some(edge.input)).eq(by_key) {
+            return Ok(Some(Needed::Inputs));
         }
         let nodes = self.nodes.inputs(id).iter().copied();
         let mut edges: Vec<_> = dag.edges(vertex).map(|edge| edge.input).zip(nodes).collect();
         edges.sort_unstable();
-        let mut inputs = Vec::with_capacity(map.needs().len());
-        for need in map.needs() {
+        let mut needed = Vec::with_capacity(needs.len());
+        for need in needs {
             if let Ok(place) = edges.binary_search_by_key(&need.input, |(vertex, _)| *vertex) {
-                inputs.push(edges[place].1);
+                needed.push((edges[place].1, need.content));
                 continue;
             }
             if self.nodes[id].home != *build || !self.builds.contains_key(build) {
@@ -97,7 +96,7 @@ impl<O: Op> Core<O> {
             }
             self.take_in(*build, &[need.input]);
             let input = self.builds[build].nodes[need.input.index()].expect("it was just taken in");
-            inputs.push(input);
+            needed.push((input, need.content));
             if self.nodes.inputs(id).contains(&input) {
                 continue;
             }
@@ -111,7 +110,7 @@ impl<O: Op> Core<O> {
                 self.lose(id, root);
             }
         }
-        Ok(Some(Some(inputs.into())))
+        Ok(Some(Needed::These(needed.into())))
     }
 
     /// Returns a way along inputs from `start` to `end`, put as a circle that begins with `end`: an edge from `end` to
@@ -141,21 +140,24 @@ impl<O: Op> Core<O> {
     }
 
     /// All that `map` needs is there.
-    fn keyed(&mut self, id: NodeId, map: CacheMap<O::Key>, inputs: Option<&[NodeId]>) {
+    fn keyed(&mut self, id: NodeId, map: CacheMap<O::Key>, needed: &Needed) {
         let mut digests = std::mem::take(&mut self.digests);
-        let inputs = inputs.unwrap_or_else(|| self.nodes.inputs(id));
-        let mut has_fresh = false;
-        digests.extend(map.needs().iter().zip(inputs).filter_map(|(need, input)| match &need.content {
-            None => {
-                has_fresh |= self.nodes[*input].is_fresh;
-                self.key(*input).cloned()
+        let inputs = self.nodes.inputs(id);
+        let (mut has_fresh, mut is_content) = (false, false);
+        for place in 0..needed.len(inputs) {
+            let (input, part) = needed.get(inputs, place);
+            if let Some(part) = part {
+                is_content = true;
+                let state = self.content(input, part).map(|content| &content.state);
+                digests.extend(state.and_then(|state| match state {
+                    ContentState::Known(digest) => Some(digest.clone()),
+                    _ => None,
+                }));
+            } else {
+                has_fresh |= self.nodes[input].is_fresh;
+                digests.extend(self.key(input).cloned());
             }
-            Some(part) => match &self.content(*input, part)?.state {
-                ContentState::Known(digest) => Some(digest.clone()),
-                _ => None,
-            },
-        }));
-        let is_content = map.needs_content();
+        }
         let is_last = map.is_last();
         let key = map.key(&digests);
         digests.clear();
@@ -245,9 +247,14 @@ impl<O: Op> Core<O> {
         let State::Keying { n_unmet } = node.state else { return };
         self.nodes[id].state = State::Keying { n_unmet: n_unmet - 1 };
         if n_unmet == 1 {
-            let (map, inputs) = *self.nodes[id].keying.take().expect("a map is kept while its node is keying");
-            self.keyed(id, map, inputs.as_deref());
+            self.agenda.push_back(Step::Key(id, ticket));
         }
+    }
+
+    pub(super) fn complete_map(&mut self, id: NodeId, ticket: u32) {
+        let Some(node) = self.nodes.get_mut(id).filter(|node| node.ticket == ticket) else { return };
+        let (map, needed) = *node.keying.take().expect("a map is kept while its node is keying");
+        self.keyed(id, map, &needed);
     }
 
     /// Returns those who wait for a key or a content of a node that will never have it.

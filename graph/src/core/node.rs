@@ -229,8 +229,32 @@ impl<O: Op> Node<O> {
     }
 }
 
-/// A cache map with the nodes that it names; without them it names the node's inputs, one by one.
-pub(crate) type Keying<K> = (CacheMap<K>, Option<Box<[NodeId]>>);
+/// A cache map with what it needs.
+pub(crate) type Keying<K> = (CacheMap<K>, Needed);
+
+/// What a cache map needs, and of which nodes.
+pub(crate) enum Needed {
+    /// The keys of the node's inputs, one by one; nearly always.
+    Inputs,
+    /// Keys, and contents of parts.
+    These(Box<[(NodeId, Option<Box<Part>>)]>),
+}
+
+impl Needed {
+    pub(crate) fn len(&self, inputs: &[NodeId]) -> usize {
+        match self {
+            Self::Inputs => inputs.len(),
+            Self::These(these) => these.len(),
+        }
+    }
+
+    pub(crate) fn get<'a>(&'a self, inputs: &[NodeId], place: usize) -> (NodeId, Option<&'a Part>) {
+        match self {
+            Self::Inputs => (inputs[place], None),
+            Self::These(these) => (these[place].0, these[place].1.as_deref()),
+        }
+    }
+}
 
 /// Who waits for a key: a node with its ticket, or the content of the keyed node itself.
 #[derive(Debug, Clone, Copy)]

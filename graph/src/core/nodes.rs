@@ -71,6 +71,10 @@ impl<O: Op> Nodes<O> {
         self.places.get(id.index())?.as_ref()
     }
 
+    pub(crate) fn get_mut(&mut self, id: NodeId) -> Option<&mut Node<O>> {
+        self.places.get_mut(id.index())?.as_mut()
+    }
+
     pub(crate) fn remove(&mut self, id: NodeId) -> Option<Node<O>> {
         let mut node = self.places[id.index()].take()?;
         self.inputs.remove(node.inputs);

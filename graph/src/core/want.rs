@@ -9,6 +9,7 @@ use super::{
 use crate::context::FlightId;
 use crate::error::Failure;
 use crate::event::Outcome;
+use crate::few::Few;
 use crate::op::{Op, Phase, Reach};
 use crate::ready::{Entry, JobId};
 
@@ -216,15 +217,16 @@ impl<O: Op> Core<O> {
                 self.agenda.extend(steps);
             }
             State::Keying { .. } => {
-                let Some((map, inputs)) = node.keying.as_deref() else { return };
-                let inputs = inputs.as_deref().unwrap_or_else(|| self.nodes.inputs(id));
-                for (need, input) in map.needs().iter().zip(inputs) {
-                    let content = need.content.as_ref().and_then(|part| self.content(*input, part));
+                let Some((_, needed)) = node.keying.as_deref() else { return };
+                let inputs = self.nodes.inputs(id);
+                for place in 0..needed.len(inputs) {
+                    let (input, part) = needed.get(inputs, place);
+                    let content = part.and_then(|part| self.content(input, part));
                     let wants = match content.map(|content| &content.state) {
                         Some(ContentState::AwaitsResult | ContentState::Digesting) => Wants::RESULT,
                         _ => Wants::KEY,
                     };
-                    self.agenda.push_back(Step::Want(build, *input, wants));
+                    self.agenda.push_back(Step::Want(build, input, wants));
                 }
             }
             _ => {}
@@ -264,18 +266,19 @@ impl<O: Op> Core<O> {
     }
 
     /// Returns the jobs in whose name a build is: one, or all that wait for the op that builds.
-    pub(crate) fn jobs(&self, build: BuildId) -> Vec<JobId> {
-        let mut jobs = Vec::new();
-        let mut stack = vec![build];
-        while let Some(build) = stack.pop() {
+    pub(crate) fn jobs(&self, build: BuildId) -> Few<JobId> {
+        let mut jobs = Few::new();
+        let (mut next, mut stack) = (Some(build), Vec::new());
+        while let Some(build) = next {
             match self.builds.get(&build).map(|build| build.owner) {
-                Some(Owner::Job(job)) if !jobs.contains(&job) => jobs.push(job),
+                Some(Owner::Job(job)) if !jobs.as_slice().contains(&job) => jobs.push(job),
                 Some(Owner::Flight(flight)) => {
                     let nodes = self.flights.get(&flight).into_iter().flat_map(|flight| flight.attached.iter());
                     stack.extend(nodes.flat_map(|node| self.wanting(*node)));
                 }
                 _ => {}
             }
+            next = stack.pop();
         }
         jobs
     }

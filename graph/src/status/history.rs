@@ -14,6 +14,10 @@ use std::hash::Hash;
 /// history.push(Some("bytes"), "1 of 9");
 /// history.push(Some("bytes"), "9 of 9");
 /// assert_eq!(history.iter().copied().collect::<Vec<_>>(), ["starts", "9 of 9"]);
+/// // A reader goes on where it was, whatever went meanwhile.
+/// let (_, next) = history.next(0).expect("there are two");
+/// history.take_out(&"bytes");
+/// assert_eq!(history.next(next), None);
 /// ```
 #[derive(Debug)]
 pub struct History<K, T> {

@@ -7,6 +7,19 @@ use crate::cache::{CacheManager, Found, Save};
 use crate::op::Op;
 
 /// Gives keys and outputs of an op for a contract test: equal arguments, equal values.
+///
+/// ```
+/// use larder_graph::MemoryCache;
+/// use larder_graph::testing::contract::{Samples, ScriptedSamples, check, survives};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// assert_eq!(ScriptedSamples.name(&ScriptedSamples.output("a")), "a");
+/// check(&MemoryCache::new(), &ScriptedSamples).await;
+/// // Each clone stands for the same cache, opened again.
+/// let cache = MemoryCache::new();
+/// survives(|| cache.clone(), &ScriptedSamples).await;
+/// # });
+/// ```
 pub trait Samples<O: Op> {
     /// Returns the key that belongs to `name`.
     fn key(&self, name: &str) -> O::Key;

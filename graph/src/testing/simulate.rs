@@ -18,6 +18,15 @@ use crate::run::{OnFailure, run};
 use crate::stop::Stop;
 
 /// A run of scripted ops, in the making.
+///
+/// ```
+/// use larder_graph::testing::Simulation;
+///
+/// let simulation = Simulation::new("main <- lib; docs", "lib: fail; docs: cached").pool("cpu", 2).keep_going();
+/// let recorder = simulation.recorder();
+/// assert_eq!(simulation.trace(), "start lib | load docs | fail lib | skip main (lib)");
+/// assert!(!recorder.take().is_empty());
+/// ```
 pub struct Simulation {
     dag: Arc<Dag<Scripted>>,
     recorder: Recorder,

@@ -1,5 +1,7 @@
-//! How a solver ends, and what must not hold it up: slow saves, dropped handles, results of jobs that are gone.
+//! How a solver ends, and what must not hold it up: slow saves, dropped handles, results of jobs that are gone. Depth, and
+//! inputs that come late.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -7,7 +9,10 @@ use tokio::join;
 use tokio::time::Instant;
 
 use super::lab::{Lab, Sum, at, ms, sum};
-use crate::{BuildError, Config, JobOptions, OnFailure, OpenError, Reach, Stop, Told, run};
+use crate::{
+    BuildError, CacheMap, Config, Context, DagBuilder, EdgeKind, Inputs, JobOptions, OnFailure, Op, OpenError, Reach,
+    Solver, Stop, Told, VertexId, run,
+};
 
 /// Far longer than any test; virtual.
 const NEVER_MS: u64 = 1_000_000_000;
@@ -154,4 +159,74 @@ async fn an_input_that_only_another_graph_has_has_no_name() {
     lab.once(&[middle(), foreign]).await.unwrap();
     let closures = lab.counts.closures.lock().unwrap().clone();
     assert_eq!(closures, [vec![Some(1), Some(0)], vec![Some(0), None]]);
+}
+
+/// One of a chain: its key is that of the vertex before it, and one.
+struct Link(Option<VertexId>);
+
+impl Op for Link {
+    type Key = u64;
+    type Output = ();
+    type Error = Infallible;
+    type Progress = ();
+
+    async fn cache_map(&self, _: usize, _: &Context<Self>) -> Result<Option<CacheMap<u64>>, Infallible> {
+        Ok(Some(CacheMap::new(self.0, |keys| keys.iter().sum::<u64>() + 1).last()))
+    }
+
+    async fn execute(&self, _: &u64, _: Inputs<Self>, _: &Context<Self>) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_may_be_longer_than_a_stack_is_deep() {
+    let mut builder = DagBuilder::new();
+    let mut last = None;
+    for _ in 0..20_000 {
+        let link = builder.add(Link(last));
+        if let Some(last) = last {
+            builder.edge(link, last, EdgeKind::Keyed);
+        }
+        last = Some(link);
+    }
+    let solver = Solver::new(Config::new());
+    let job = solver.job("long", JobOptions::default()).unwrap();
+    job.build(builder.build().unwrap(), last.as_slice()).await.unwrap();
+}
+
+/// A leaf, or what names an input that is no edge in its first cache map and only its edge in its second.
+enum Late {
+    Leaf(u64),
+    Top { edge: VertexId, late: VertexId },
+}
+
+impl Op for Late {
+    type Key = u64;
+    type Output = u64;
+    type Error = Infallible;
+    type Progress = Infallible;
+
+    async fn cache_map(&self, index: usize, _: &Context<Self>) -> Result<Option<CacheMap<u64>>, Infallible> {
+        Ok(match (self, index) {
+            (Self::Leaf(key), 0) => Some(CacheMap::leaf(*key)),
+            (Self::Top { edge, late }, 0) => Some(CacheMap::new([*edge, *late], |keys| keys.iter().sum())),
+            (Self::Top { edge, .. }, 1) => Some(CacheMap::new([*edge], |keys| keys.iter().sum())),
+            _ => None,
+        })
+    }
+
+    async fn execute(&self, key: &u64, _: Inputs<Self>, _: &Context<Self>) -> Result<u64, Infallible> {
+        Ok(*key)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_map_is_given_what_it_names_and_not_what_an_earlier_one_named() {
+    let mut builder = DagBuilder::new();
+    let [edge, late] = [1, 10].map(|key| builder.add(Late::Leaf(key)));
+    let top = builder.add(Late::Top { edge, late });
+    builder.edge(top, edge, EdgeKind::Keyed);
+    let job = Solver::new(Config::new()).job("late", JobOptions::default()).unwrap();
+    assert_eq!(job.build(builder.build().unwrap(), &[top]).await.unwrap().outputs, [1]);
 }
