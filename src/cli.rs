@@ -8,6 +8,10 @@ use larder_ops::fetch::Mirror;
 use larder_ops::library::GENERATIONS_KEPT;
 use larder_ops::package::PackageName;
 
+mod remote;
+
+pub(crate) use remote::{CacheArgs, RemoteArgs, RemoteCommand};
+
 /// Turn a pak lockfile into a complete R package library
 ///
 /// Every package is loaded from a store of what was built before, recompiled because a package that it links to
@@ -47,6 +51,9 @@ pub(crate) enum Command {
     /// Look at the generations of a library, go back to one, and keep the libraries of workers
     #[command(subcommand)]
     Library(LibraryCommand),
+    /// Look at caches beyond this machine, and move packages there or here ahead of a run
+    #[command(subcommand)]
+    Remote(RemoteCommand),
     /// Check R, compilers, store, and the system packages that a lockfile asks for
     Doctor(DoctorArgs),
     /// Print shell completions
@@ -261,6 +268,8 @@ pub(crate) struct SolveArgs {
     pub wish: WishArgs,
     #[command(flatten)]
     pub source: SourceArgs,
+    #[command(flatten)]
+    pub cache: CacheArgs,
     /// How many CPUs builds, and make within them, may use together [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub jobs: Option<u32>,
@@ -412,6 +421,8 @@ pub(crate) struct PlanArgs {
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub jobs: Option<u32>,
     #[command(flatten)]
+    pub cache: CacheArgs,
+    #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]
     pub wish: WishArgs,
@@ -427,6 +438,8 @@ pub(crate) struct WhyArgs {
     #[arg(value_parser = PackageName::parse)]
     pub package: PackageName,
     #[command(flatten)]
+    pub cache: CacheArgs,
+    #[command(flatten)]
     pub place: PlaceArgs,
     #[command(flatten)]
     pub wish: WishArgs,
@@ -441,6 +454,8 @@ pub(crate) struct GraphArgs {
     /// The form: dot, mermaid or json
     #[arg(long, value_enum, default_value_t, value_name = "FORM", hide_possible_values = true)]
     pub format: GraphFormat,
+    #[command(flatten)]
+    pub cache: CacheArgs,
     #[command(flatten)]
     pub place: PlaceArgs,
 }

@@ -9,8 +9,9 @@ use std::sync::Arc;
 use clap::Parser;
 use larder_ops::fetch::Netrc;
 use larder_ops::install::DebugInfo;
+use larder_ops::tiers::AddressError;
 
-use crate::cli::{Cli, Color, Command, OutputArgs, PlaceArgs, SourceArgs, StoreArgs, WishArgs};
+use crate::cli::{CacheArgs, Cli, Color, Command, OutputArgs, PlaceArgs, SourceArgs, StoreArgs, WishArgs};
 use crate::exit::Exit;
 use crate::larder::{self, Config, Larder, Request};
 use crate::lockfile::{Lockfile, LockfileError};
@@ -23,6 +24,7 @@ mod graph;
 mod library;
 mod log;
 mod plan;
+mod remote;
 mod solve;
 mod store;
 mod why;
@@ -121,6 +123,7 @@ pub fn main(env: &Env) -> ExitCode {
         Some(Command::Graph(args)) => graph::run(&args, env),
         Some(Command::Log(args)) => log::run(&args, env),
         Some(Command::Store(command)) => store::run(&command, env),
+        Some(Command::Remote(command)) => remote::run(&command, env),
         Some(Command::Library(command)) => library::run(&command, env),
         Some(Command::Doctor(args)) => doctor::run(&args, env),
         Some(Command::Completions { shell }) => Ok(completions::run(shell)),
@@ -225,8 +228,31 @@ fn config(store: &StoreArgs, r: Option<&Path>, source: Option<&SourceArgs>, env:
     })
 }
 
+/// Adds the caches beyond this machine: those that were named, else those of the environment.
+fn with_caches(config: Config, args: &CacheArgs, env: &Env) -> Result<Config, CommandError> {
+    let listed = || env.get("LARDER_CACHE").and_then(OsStr::to_str).unwrap_or_default().split_whitespace();
+    let caches = match &*args.cache {
+        [] => listed().map(str::parse).collect::<Result<_, AddressError>>(),
+        named => Ok(named.to_vec()),
+    };
+    let caches = caches.map_err(|error| CommandError::new(Exit::Usage, format!("LARDER_CACHE: {error}")))?;
+    Ok(Config { caches, tenant: args.tenant.clone(), signing_key: args.signing_key.clone(), ..config })
+}
+
+/// Asks the caches beyond this machine about a lockfile, so that plans know what they have.
+fn survey(larder: &Larder, path: &Path, lockfile: &Lockfile, request: &Request, env: &Env) -> Result<(), CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(larder.survey(lockfile, request)).map_err(in_lockfile(path))?;
+    let palette = palette(env, Color::Auto);
+    larder.cache_warnings().iter().for_each(|message| ui::print_warning(message, palette));
+    Ok(())
+}
+
 fn larder(config: Config) -> Result<Arc<Larder>, CommandError> {
-    Ok(Arc::new(Larder::open(config)?))
+    let mut larder = Larder::open(config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(larder.settle_platform());
+    Ok(Arc::new(larder))
 }
 
 /// Turns on log lines on stderr for `-v`; warnings otherwise.

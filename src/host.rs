@@ -21,6 +21,8 @@ pub struct Host {
     pub distro: Option<Distro>,
     /// What two machines must have in common to share what they built.
     pub platform: String,
+    /// The text that the platform's digest stands for.
+    pub description: String,
 }
 
 impl Host {
@@ -29,7 +31,13 @@ impl Host {
         let toolchain = Toolchain::find(r, path, memory)?;
         let distro = Self::distro();
         let platform = toolchain.platform(distro.as_ref());
-        Ok(Self { toolchain, distro, platform })
+        let description = toolchain.description();
+        Ok(Self { toolchain, distro, platform, description })
+    }
+
+    /// Takes the platform of another machine.
+    pub(crate) fn adopt(&mut self, platform: String, description: String) {
+        (self.platform, self.description) = (platform, description);
     }
 
     /// Returns this machine's distribution.

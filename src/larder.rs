@@ -1,42 +1,44 @@
 //! The composition root: store, library, R and limits come together here, and a lockfile becomes a library.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use larder_graph::{ExportMode, OnFailure, Stop};
+use larder_graph::{OnFailure, Stop};
 use larder_ops::blobs::Blobs;
-use larder_ops::budget::{Budget, Jobserver};
+use larder_ops::budget::Budget;
 use larder_ops::digest::Sha256Digest;
-use larder_ops::fetch::{FetchConfig, Fetcher, Mirror, Netrc};
-use larder_ops::install::{Builder, DebugInfo};
+use larder_ops::fetch::{FetchConfig, Fetcher};
+use larder_ops::install::Builder;
 use larder_ops::key::{PackageKey, Reference};
-use larder_ops::library::{self, GENERATIONS_KEPT, LibraryError, Record, ReferenceLibrary};
-use larder_ops::link::LinkMode;
+use larder_ops::library::{self, LibraryError, Record, ReferenceLibrary};
 use larder_ops::op::{MEMORY, Origin, Workshop};
 use larder_ops::package::{Description, PackageName};
+use larder_ops::sonames::SystemLibraries;
 use larder_ops::source;
 use larder_ops::store::transfer::{ExportError, ImportError};
 use larder_ops::store::{Configs, Depth, Sidecar, Store};
+use larder_ops::tiers::{Address, KeyError, SecretKey, TierError, Tiers, TiersConfig};
 use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
 use larder_ops::trouble::{Trouble, is_environment};
 use larder_ops::workers::Workers;
 use tokio::sync::Semaphore;
 
-use crate::host::{self, Host};
+use crate::host::Host;
 use crate::lockfile::Lockfile;
 use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
 mod bounds;
 mod changes;
+mod config;
+mod elsewhere;
 mod engine;
 mod evict;
 mod exchange;
 mod journal;
 mod reference;
+mod remote;
 mod run;
 mod tell;
 mod transfer;
@@ -50,140 +52,12 @@ use reference::{Access, Beside};
 
 pub(crate) use bounds::{DOWNLOADS_MAX, limits};
 pub use changes::{Refresh, Replaced};
+pub use config::{Config, Request};
 pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
 pub use journal::Events;
+pub use remote::{Traffic, Whereabouts};
 pub use run::Run;
 pub use transfer::From;
-
-/// What a [`Larder`] works with; the same for all that it solves.
-///
-/// ```
-/// use larder::larder::Config;
-/// use larder_ops::link::LinkMode;
-///
-/// let mut config = Config::new("/var/cache/larder", [("PATH".into(), "/usr/local/bin:/usr/bin:/bin".into())]);
-/// config.jobs = 4;
-/// config.is_offline = true;
-/// config.link = Some(LinkMode::Symlink);
-/// ```
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The store's directory; made when something is stored.
-    pub store: PathBuf,
-    /// R; `None` for the one on `PATH` of `env`.
-    pub r: Option<PathBuf>,
-    /// How many units of CPU builds may take together.
-    pub jobs: u32,
-    /// How much memory builds may need together, in bytes, going by what earlier builds needed. One that needs more than
-    /// this runs alone.
-    pub memory_bytes: u64,
-    /// The jobserver of a make that started this process: of its cores are taken those besides the first.
-    pub jobserver: Option<Jobserver>,
-    /// Whether to do without a network.
-    pub is_offline: bool,
-    /// Where to download from instead.
-    pub mirrors: Vec<Mirror>,
-    /// Passwords by host.
-    pub netrc: Option<Netrc>,
-    /// A token for GitHub.
-    pub github_token: Option<String>,
-    /// How packages get from the store into a library; `None` for the best way that works.
-    pub link: Option<LinkMode>,
-    /// How long one build may take.
-    pub build_timeout: Duration,
-    /// What builds see of the environment, `PATH` first of all.
-    pub env: Vec<(OsString, OsString)>,
-    /// The user's Makevars: honoured, and part of every key.
-    pub makevars: Option<PathBuf>,
-    /// Whether every package is installed by an R of its own, and not by one that is kept warm.
-    pub is_plain_install: bool,
-    /// Whether to read every byte of what is loaded, and build again what is not as it was stored.
-    pub verifies: bool,
-}
-
-impl Config {
-    /// Works with the store at `store` and the R on the `PATH` of `env`, all CPUs, all memory, and otherwise defaults.
-    pub fn new(store: impl Into<PathBuf>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
-        Self {
-            store: store.into(),
-            r: None,
-            jobs: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
-            memory_bytes: host::memory_bytes().unwrap_or(u64::MAX),
-            jobserver: None,
-            is_offline: false,
-            mirrors: Vec::new(),
-            netrc: None,
-            github_token: None,
-            link: None,
-            build_timeout: Duration::from_secs(60 * 60),
-            env: env.into_iter().collect(),
-            makevars: None,
-            is_plain_install: false,
-            verifies: false,
-        }
-    }
-}
-
-/// What is wanted of one lockfile.
-///
-/// ```
-/// use larder::larder::Request;
-/// use larder::{ExportMode, OnFailure};
-/// use larder_ops::package::PackageName;
-///
-/// let mut request = Request::new("library");
-/// request.on_failure = OnFailure::KeepGoing;
-/// request.rebuild.insert(PackageName::parse("Rcpp")?);
-/// request.export = Some(ExportMode::Max);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone)]
-pub struct Request {
-    /// The library; made if it does not exist.
-    pub library: PathBuf,
-    /// What to do when a package fails.
-    pub on_failure: OnFailure,
-    /// Whether to remove packages from the library that larder did not put there.
-    pub is_exact: bool,
-    /// Whether to make it a library of generations, if it is not one: then it changes as a whole, and can be rolled back.
-    pub makes_generations: bool,
-    /// How many generations stay, if it is a library of such.
-    pub generations_kept: usize,
-    /// A library in use, such as a running worker's, that `library` is made from. It is never changed. What it has and
-    /// the lockfile wants is taken from it, even if the store has it no longer; what it has besides goes on working in
-    /// the new library too, or is named as stale. With it the new library is complete or as it was, whatever
-    /// `on_failure` says.
-    pub reference: Option<PathBuf>,
-    /// Packages to build although the store has them.
-    pub rebuild: BTreeSet<PackageName>,
-    /// Whether a change of Depends or Imports rebuilds a package too.
-    pub rebuilds_when_imports_change: bool,
-    /// What becomes of debug information in compiled code.
-    pub debug_info: DebugInfo,
-    /// The lockfile's directory, where relative local sources start.
-    pub base: PathBuf,
-    /// Whether the report of a run that went well is to have the records of its graph, and which results among them.
-    pub export: Option<ExportMode>,
-}
-
-impl Request {
-    /// Wants a library at `library`, and nothing special.
-    pub fn new(library: impl Into<PathBuf>) -> Self {
-        Self {
-            library: library.into(),
-            on_failure: OnFailure::Stop,
-            is_exact: false,
-            makes_generations: false,
-            generations_kept: GENERATIONS_KEPT,
-            reference: None,
-            rebuild: BTreeSet::new(),
-            rebuilds_when_imports_change: false,
-            debug_info: DebugInfo::default(),
-            base: PathBuf::new(),
-            export: None,
-        }
-    }
-}
 
 /// Why a run did not even start, or could not be brought to its end. Packages that fail are in the [`Report`](crate::report::Report) instead.
 #[derive(Debug, thiserror::Error)]
@@ -214,6 +88,15 @@ pub enum Error {
     /// Entries cannot be exported.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// No cache beyond this machine was named.
+    #[error("there is no cache to ask")]
+    NoCache,
+    /// A cache beyond this machine cannot be used.
+    #[error(transparent)]
+    Tier(#[from] TierError),
+    /// The key that packages are to be signed with cannot be read.
+    #[error("the signing key: {0}")]
+    SigningKey(#[from] KeyError),
     /// An export is not taken in.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -247,6 +130,8 @@ impl Error {
             self,
             Self::Plan(_)
                 | Self::ReferenceIsLibrary(_)
+                | Self::NoCache
+                | Self::Tier(_)
                 | Self::Library(IsGeneration { .. } | NoGenerations(_) | NoSuchGeneration { .. })
                 | Self::Export(ExportError::Missing(_) | ExportError::Nothing)
                 | Self::Import(NotAnExport(_) | OtherPlatform { .. } | Damaged(_) | Refused { .. })
@@ -263,6 +148,7 @@ impl Error {
             Self::Toolchain(ToolchainError::NotThere { .. }) => {
                 Some("name an existing R with `--r` or `LARDER_R`".to_owned())
             }
+            Self::NoCache => Some("name one with `--cache` or `LARDER_CACHE`".to_owned()),
             Self::NoCompiler { .. } => Some(format!("`{}`", install())),
             Self::Offline(_) => {
                 Some("run once without `--offline`, or give a `--mirror` that is a directory".to_owned())
@@ -338,6 +224,9 @@ pub struct Larder {
     host: Host,
     fetcher: Fetcher,
     blobs: Blobs,
+    tiers: Option<Arc<Tiers>>,
+    /// What the user should know of this machine.
+    notes: Vec<String>,
     engines: Engines,
 }
 
@@ -353,7 +242,16 @@ impl Larder {
         fetching.offline = config.is_offline;
         fetching.netrc.clone_from(&config.netrc);
         fetching.github_token.clone_from(&config.github_token);
-        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, config, engines: Engines::default() })
+        let tiers = tiers(&config, &host)?;
+        Ok(Self {
+            fetcher: Fetcher::new(fetching),
+            blobs,
+            host,
+            tiers,
+            config,
+            notes: Vec::new(),
+            engines: Engines::default(),
+        })
     }
 
     /// Returns the machine as it was found.
@@ -368,7 +266,17 @@ impl Larder {
 
     /// Opens the store for this machine's platform.
     pub fn store(&self) -> Store {
-        Store::open(&self.config.store, self.host.platform.clone(), self.host.toolchain.description())
+        Store::open(&self.config.store, self.host.platform.clone(), self.host.description.clone())
+    }
+
+    /// Returns where the caches beyond this machine are, in the order to ask.
+    pub fn cache_addresses(&self) -> Vec<String> {
+        self.tiers.iter().flat_map(|tiers| tiers.addresses()).map(ToString::to_string).collect()
+    }
+
+    /// Takes what the user should know of these caches, once.
+    pub fn cache_warnings(&self) -> Vec<String> {
+        self.tiers.iter().flat_map(|tiers| tiers.warnings()).collect()
     }
 
     /// Returns the libraries of workers, which are on the store's file system.
@@ -403,7 +311,8 @@ impl Larder {
         beside: Option<&'a Beside>,
     ) -> Known<'a> {
         let (toolchain, blobs) = (&self.host.toolchain, &self.blobs);
-        Known { store, record, library, beside, depth: self.depth(), toolchain, blobs }
+        let tiers = self.tiers.as_deref();
+        Known { store, record, library, beside, tiers, depth: self.depth(), toolchain, blobs }
     }
 
     fn makevars(&self) -> Result<Option<Sha256Digest>, Error> {
@@ -450,7 +359,7 @@ impl Larder {
     /// Returns the solver of the runs that are under way, or starts it.
     fn engine(&self) -> Arc<Engine> {
         let memory_mib = u32::try_from(self.config.memory_bytes >> 20).unwrap_or(u32::MAX);
-        self.engines.get(|| self.workshop(), limits(self.config.jobs).pool(MEMORY, memory_mib))
+        self.engines.get(|| self.workshop(), self.tiers.as_ref(), limits(self.config.jobs).pool(MEMORY, memory_mib))
     }
 
     fn workshop(&self) -> Workshop {
@@ -466,6 +375,7 @@ impl Larder {
             },
             budget: Budget::new(self.config.jobs, self.config.jobserver.clone()),
             depth: self.depth(),
+            libraries: SystemLibraries::of_host(&self.host.toolchain.home),
             ahead: Arc::new(Semaphore::new(unpacked_ahead(self.config.jobs))),
         }
     }
@@ -510,6 +420,18 @@ impl Larder {
     }
 }
 
+/// Makes the chain of caches beyond this machine, if there are any.
+fn tiers(config: &Config, host: &Host) -> Result<Option<Arc<Tiers>>, Error> {
+    let addresses = config.caches.iter().filter(|address| !config.is_offline || address.is_local());
+    let addresses: Vec<Address> = addresses.cloned().collect();
+    if addresses.is_empty() {
+        return Ok(None);
+    }
+    let signer = config.signing_key.as_deref().map(SecretKey::read).transpose()?;
+    let r_home = host.toolchain.home.clone();
+    Ok(Some(Arc::new(Tiers::new(TiersConfig { addresses, tenant: config.tenant.clone(), signer, r_home })?)))
+}
+
 /// Runs what waits for the disk where it keeps nobody else waiting.
 async fn blocking<T: Send + 'static, E: Send + 'static>(
     work: impl FnOnce() -> Result<T, E> + Send + 'static,
@@ -526,6 +448,7 @@ struct Known<'a> {
     record: &'a Record,
     library: &'a Path,
     beside: Option<&'a Beside>,
+    tiers: Option<&'a Tiers>,
     depth: Depth,
     toolchain: &'a Toolchain,
     blobs: &'a Blobs,
@@ -548,7 +471,8 @@ impl Known<'_> {
 
 impl Knowledge for Known<'_> {
     fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        self.store.configs(package, source).or_else(|| self.installed_configs(package, source))
+        let elsewhere = || self.tiers?.configs(self.store.platform(), package, source);
+        self.store.configs(package, source).or_else(|| self.installed_configs(package, source)).or_else(elsewhere)
     }
 
     fn in_reference(&self, package: &PackageName) -> Option<Reference> {
@@ -566,6 +490,10 @@ impl Knowledge for Known<'_> {
 
     fn has(&self, package: &PackageName, reference: Reference) -> bool {
         self.store.lookup(package, reference).is_some()
+    }
+
+    fn elsewhere(&self, package: &PackageName, reference: Reference) -> Option<String> {
+        self.tiers?.holder(self.store.platform(), package, reference).map(|(address, _)| address.to_string())
     }
 
     fn in_library(&self, package: &PackageName) -> Option<Reference> {

@@ -35,6 +35,8 @@ pub trait Knowledge {
     fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs>;
     /// Whether the store has this.
     fn has(&self, package: &PackageName, reference: Reference) -> bool;
+    /// Which cache beyond this machine has this, as far as one was asked.
+    fn elsewhere(&self, package: &PackageName, reference: Reference) -> Option<String>;
     /// What the library has of a package, if larder put it there and it is whole.
     fn in_library(&self, package: &PackageName) -> Option<Reference>;
     /// What the reference library has of a package, if there is one and it is whole.
@@ -243,7 +245,15 @@ impl Plan {
 
     /// Returns the sources that the store may have builds of, as far as they are known before they are seen.
     pub fn sources(&self) -> impl Iterator<Item = (&PackageName, Sha256Digest)> {
-        self.vertices().filter(|vertex| vertex.action != Action::Provided).filter_map(|vertex| {
+        self.sources_of(|vertex| vertex.action != Action::Provided)
+    }
+
+    /// Returns the sources of those packages, as far as they are known before they are seen.
+    pub(crate) fn sources_of(
+        &self,
+        is_wanted: impl Fn(&Vertex) -> bool,
+    ) -> impl Iterator<Item = (&PackageName, Sha256Digest)> {
+        self.vertices().filter(move |vertex| is_wanted(vertex)).filter_map(|vertex| {
             let source = vertex.key.as_ref().map(|key| key.reference().source).or(vertex.spec.source_hash)?;
             Some((&vertex.spec.package, source))
         })
@@ -348,6 +358,9 @@ fn action(vertex: &mut Vertex, key: Option<&PackageKey>, known: &impl Knowledge)
         }
         if vertex.is_seen && known.has(package, reference) {
             return (Action::Load, "the store has it".to_owned());
+        }
+        if let Some(cache) = known.elsewhere(package, reference) {
+            return (Action::Load, format!("{cache} has it"));
         }
         if known.in_reference(package) == Some(reference) {
             return (Action::Load, "the reference library has it".to_owned());

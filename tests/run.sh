@@ -35,7 +35,9 @@ skip() {
 need_r
 missing curl curl
 missing git git
+missing nginx nginx-light
 missing python3 python3
+missing redis-server redis-server
 missing strace strace
 missing tmux tmux
 missing unzip unzip
@@ -47,6 +49,14 @@ if [ "$ci" = true ]; then
     wanted=
     missing chromium chromium
     install_missing || echo "the page of --timings in a browser: $wanted could not be installed" >>"$LARDER_SKIPPED"
+fi
+
+# An S3 server, from PyPI, in a place of its own.
+servers=${CARGO_TARGET_DIR:-target}/servers
+if [ ! -x "$servers/bin/moto_server" ]; then
+    { python3 -m venv "$servers" || { wanted=python3-venv && install_missing && python3 -m venv "$servers"; }; } \
+        >/dev/null 2>&1 && "$servers/bin/pip" install -q 'moto[server,s3]~=5.0' ||
+        echo "S3 as a cache: moto could not be installed" >>"$LARDER_SKIPPED"
 fi
 
 command -v cargo >/dev/null 2>&1 || {

@@ -68,7 +68,7 @@ impl FetchConfig {
             retries_max: 4,
             backoff: Backoff { first: Duration::from_millis(500), max: Duration::from_secs(30) },
             connect_timeout: Duration::from_secs(30),
-            stall_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_mins(1),
             proxy: Proxy::Environment,
             git: PathBuf::from("git"),
         }

@@ -83,10 +83,12 @@ pub mod op;
 pub mod package;
 pub mod process;
 pub mod recipe;
+pub mod sonames;
 pub mod source;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod tiers;
 pub mod toolchain;
 pub mod trouble;
 pub mod unpack;

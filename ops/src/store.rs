@@ -38,7 +38,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -64,6 +64,7 @@ mod keys;
 mod lease;
 mod listing;
 pub mod manifest;
+mod platform;
 mod roots;
 pub(crate) mod scan;
 mod sidecar;
@@ -72,7 +73,7 @@ mod staging;
 mod stats;
 mod sweeper;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod transfer;
 pub mod verify;
 mod writable;
@@ -82,6 +83,7 @@ pub use evict::{EvictError, Evicted, Policy, Summary, What, evict, remove};
 pub use keys::Lead;
 pub use lease::Tenure;
 pub use listing::{Listed, list};
+pub use platform::platforms;
 pub use roots::RootError;
 pub use sidecar::SidecarError;
 pub use size::Size;
@@ -168,6 +170,9 @@ pub struct Sidecar {
     /// How many files there are, where the digest is known.
     #[serde(default)]
     pub n_files: u64,
+    /// The system's shared libraries that its compiled code needs.
+    #[serde(default)]
+    pub sonames: BTreeSet<String>,
     /// Set by whoever writes the file; says that nothing of it was lost.
     #[serde(default)]
     checksum: Option<String>,
@@ -223,7 +228,7 @@ impl Store {
     }
 
     /// Returns what the platform stands for.
-    fn description(&self) -> &str {
+    pub(crate) fn description(&self) -> &str {
         &self.description
     }
 
@@ -497,16 +502,12 @@ impl Store {
     }
 
     fn write_platform(&self, scratch: &StagingDir) -> io::Result<()> {
-        #[derive(Serialize)]
-        struct Platform<'a> {
-            platform: &'a str,
-            description: Vec<&'a str>,
-        }
         let path = self.root.join(&self.platform).join(PLATFORM);
         if path.exists() {
             return Ok(());
         }
-        let platform = Platform { platform: &self.platform, description: self.description.lines().collect() };
+        let lines = self.description.lines().map(str::to_owned).collect();
+        let platform = platform::Platform { platform: self.platform.clone(), description: lines };
         // Flushed by itself: it is never looked at again while it is there, so it must not be there empty.
         entry::write_flushed(scratch, &path, &serde_json::to_vec_pretty(&platform)?)
     }
@@ -541,6 +542,7 @@ impl Sidecar {
             tree: None,
             size: 0,
             n_files: 0,
+            sonames: BTreeSet::new(),
             checksum: None,
         }
     }

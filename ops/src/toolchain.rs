@@ -129,6 +129,17 @@ impl Toolchain {
         compilers.chain(self.flags.iter().cloned()).collect::<Vec<_>>().join("\n")
     }
 
+    /// Says whether packages of a platform, given the text behind it, are for this machine too, as far as can be told:
+    /// what that has for compilers which are missing here does not matter, since here nothing can be compiled.
+    pub fn may_use(&self, description: &str) -> bool {
+        let is_missing = |line: &str| {
+            let variable = line.split(": ").next().unwrap_or_default();
+            self.compilers.get(variable).is_some_and(|compiler| compiler.path.is_none())
+        };
+        let without = |text: &str| text.lines().filter(|line| !is_missing(line)).map(str::to_owned).collect::<Vec<_>>();
+        without(description) == without(&self.description())
+    }
+
     /// Returns the platform on `distro`: all that two stores must have in common to share what they built.
     pub fn platform(&self, distro: Option<&Distro>) -> String {
         let digest = Sha256Digest::of(self.description().as_bytes()).short();

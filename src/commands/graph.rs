@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use larder_graph::EdgeKind;
 
-use super::{CommandError, Env, config, in_lockfile, larder, read_lockfile, request};
+use super::{CommandError, Env, config, in_lockfile, larder, read_lockfile, request, survey, with_caches};
 use crate::cli::{DebugInfo, GraphArgs, GraphFormat, RebuildWhen, WishArgs};
 use crate::exit::Exit;
 use crate::plan::{Action, Plan};
@@ -13,9 +13,11 @@ use crate::ui;
 pub(super) fn run(args: &GraphArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     let wish = WishArgs { rebuild: Vec::new(), rebuild_when: RebuildWhen::LinkingTo, debug_info: DebugInfo::Drop };
-    let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
-    let plan =
-        larder.plan(&lockfile, &request(&args.place, &wish, &args.lockfile)).map_err(in_lockfile(&args.lockfile))?;
+    let config = config(&args.place.store, args.place.r.as_deref(), None, env)?;
+    let larder = larder(with_caches(config, &args.cache, env)?)?;
+    let request = request(&args.place, &wish, &args.lockfile);
+    survey(&larder, &args.lockfile, &lockfile, &request, env)?;
+    let plan = larder.plan(&lockfile, &request).map_err(in_lockfile(&args.lockfile))?;
     ui::print_data(&match args.format {
         GraphFormat::Dot => dot(&plan),
         GraphFormat::Mermaid => mermaid(&plan),

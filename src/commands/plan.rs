@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use larder_ops::package::PackageName;
 
-use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, read_lockfile, request};
+use super::{
+    CommandError, Env, config, in_lockfile, larder, log_to_stderr, read_lockfile, request, survey, with_caches,
+};
 use crate::cli::PlanArgs;
 use crate::exit::Exit;
 use crate::larder::{Larder, Refresh, Replaced, Request};
@@ -19,7 +21,9 @@ pub(super) fn run(args: &PlanArgs, env: &Env) -> Result<Exit, CommandError> {
     log_to_stderr(&args.output);
     let mut request = request(&args.place, &args.wish, &args.lockfile);
     request.reference.clone_from(&args.reference_lib);
-    let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
+    let config = config(&args.place.store, args.place.r.as_deref(), None, env)?;
+    let larder = larder(with_caches(config, &args.cache, env)?)?;
+    survey(&larder, &args.lockfile, &lockfile, &request, env)?;
     let jobs = args.jobs.unwrap_or(larder.jobs());
     show(&larder, &args.lockfile, &lockfile, &request, args.loaded.as_deref(), jobs, args.output.json)
 }

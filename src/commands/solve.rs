@@ -9,7 +9,10 @@ use larder_ops::link::LinkMode;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::clock::Clock;
-use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, palette, plan, read_lockfile, request};
+use super::{
+    CommandError, Env, config, in_lockfile, larder, log_to_stderr, palette, plan, read_lockfile, request, survey,
+    with_caches,
+};
 use crate::OnFailure;
 use crate::cli::{Link, Progress, SolveArgs};
 use crate::event::Event;
@@ -24,7 +27,8 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     let path = args.lockfile.as_deref().unwrap_or("-".as_ref());
     let lockfile = read_lockfile(path)?;
     log_to_stderr(&args.output);
-    let mut config = config(&args.place.store, args.place.r.as_deref(), Some(&args.source), env)?;
+    let config = config(&args.place.store, args.place.r.as_deref(), Some(&args.source), env)?;
+    let mut config = with_caches(config, &args.cache, env)?;
     if let Some(jobs) = args.jobs {
         config.jobs = jobs;
     }
@@ -54,6 +58,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     request.generations_kept = args.change.keep_generations;
     let larder = larder(config)?;
     if args.dry_run {
+        survey(&larder, path, &lockfile, &request, env)?;
         return plan::show(&larder, path, &lockfile, &request, None, jobs, args.output.json);
     }
     let ui = Ui::new(UiOptions {

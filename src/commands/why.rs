@@ -7,7 +7,9 @@ use larder_graph::EdgeKind;
 use larder_ops::explain::difference;
 use larder_ops::library::Record;
 
-use super::{CommandError, Env, config, in_lockfile, larder, log_to_stderr, read_lockfile, request};
+use super::{
+    CommandError, Env, config, in_lockfile, larder, log_to_stderr, read_lockfile, request, survey, with_caches,
+};
 use crate::cli::WhyArgs;
 use crate::exit::Exit;
 use crate::larder::Larder;
@@ -18,7 +20,9 @@ pub(super) fn run(args: &WhyArgs, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = read_lockfile(&args.lockfile)?;
     log_to_stderr(&args.output);
     let request = request(&args.place, &args.wish, &args.lockfile);
-    let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
+    let config = config(&args.place.store, args.place.r.as_deref(), None, env)?;
+    let larder = larder(with_caches(config, &args.cache, env)?)?;
+    survey(&larder, &args.lockfile, &lockfile, &request, env)?;
     let plan = larder.plan(&lockfile, &request).map_err(in_lockfile(&args.lockfile))?;
     let Some(id) = plan.ids.get(&args.package) else {
         return Err(CommandError::new(Exit::Usage, format!("the lockfile has no package `{}`", args.package)));

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use larder_graph::{Config, Limits, Solver};
-use larder_ops::op::{PackageOp, StoreCache, Workshop};
+use larder_ops::op::{PackageOp, StoreCache, TieredCache, Workshop};
+use larder_ops::tiers::Tiers;
 use tokio::runtime;
 
 /// A solver and what it works with.
@@ -26,7 +27,12 @@ pub(super) struct Engines {
 
 impl Engines {
     /// Returns the engine of the runs that are under way, or starts one.
-    pub(super) fn get(&self, workshop: impl FnOnce() -> Workshop, limits: Limits) -> Arc<Engine> {
+    pub(super) fn get(
+        &self,
+        workshop: impl FnOnce() -> Workshop,
+        tiers: Option<&Arc<Tiers>>,
+        limits: Limits,
+    ) -> Arc<Engine> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         running.retain(|_, engine| engine.strong_count() > 0);
         let here = runtime::Handle::current().id();
@@ -34,8 +40,11 @@ impl Engines {
             return engine;
         }
         let workshop = Arc::new(workshop());
-        let solver =
-            Solver::new(Config::from(limits).cache(StoreCache::new(Arc::clone(&workshop.store), workshop.depth)));
+        let (config, store) = (Config::from(limits), Arc::clone(&workshop.store));
+        let solver = Solver::new(match tiers {
+            None => config.cache(StoreCache::new(store, workshop.depth)),
+            Some(tiers) => config.cache(TieredCache::new(store, workshop.depth, Arc::clone(tiers))),
+        });
         let engine = Arc::new(Engine { solver, workshop });
         running.insert(here, Arc::downgrade(&engine));
         engine

@@ -337,6 +337,10 @@ impl Knowledge for Installed<'_> {
         Some(Configs { linkingto: description.packages("LinkingTo"), ..Configs::default() })
     }
 
+    fn elsewhere(&self, package: &PackageName, reference: Reference) -> Option<String> {
+        self.known.elsewhere(package, reference)
+    }
+
     fn has(&self, package: &PackageName, reference: Reference) -> bool {
         self.known.has(package, reference)
     }

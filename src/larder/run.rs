@@ -109,6 +109,10 @@ pub(super) async fn run(
     let report = with_engine(&engine, larder, lockfile, request, &stop, &mut emit).await;
     // Whoever hears that the run is over may begin another one on the same library.
     engine.leave().await;
+    // The library is complete by now: only the process waits for this.
+    for message in larder.finish_uploads(&stop).await {
+        emit(Event::Warning { message });
+    }
     let report = report.map_err(|error| trouble::in_place(error, &larder.store(), Some(&request.library)))?;
     let report = Report { duration: start.elapsed(), ..report };
     emit(Event::Finished(report.clone()));
@@ -138,14 +142,14 @@ async fn with_engine(
         return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
     let beside = larder.beside(lockfile, request, store, Access::Hold)?;
-    let plan = larder.plan_with(lockfile, request, store, library.record(), beside.as_ref())?;
+    let plan = larder.plan_asking(lockfile, request, store, library.record(), beside.as_ref()).await?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),
         n_vertices: plan.dag.len() + plan.stale.len(),
         library: library.place().to_owned(),
         store: store.root().to_owned(),
     });
-    for message in plan.warnings.clone() {
+    for message in larder.notes.iter().chain(&plan.warnings).cloned() {
         emit(Event::Warning { message });
     }
     larder.check(&plan, request)?;

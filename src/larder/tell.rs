@@ -169,6 +169,7 @@ impl<'a, E: FnMut(Event)> Teller<'a, E> {
             How::Kept => (Outcome::Kept, None),
             How::Restored => (Outcome::Loaded, Some("it was changed in the library".to_owned())),
             How::Loaded => (Outcome::Loaded, None),
+            How::Brought { from } => (Outcome::Loaded, Some(format!("{from} has it"))),
             How::InterfaceUnchanged => (Outcome::Loaded, Some("interface unchanged".to_owned())),
             How::Recompiled { because } => (Outcome::Recompiled, Some(because.clone())),
             How::Ingested => (Outcome::Ingested, None),

@@ -148,7 +148,7 @@ mod tests {
         fn new() -> Self {
             let term = InMemoryTerm::new(12, 60);
             // Ahead of the real clock, so that the ticks that indicatif adds never count.
-            let start = Instant::now() + Duration::from_secs(3600);
+            let start = Instant::now() + Duration::from_hours(1);
             let voice = Voice { palette: plain(), verbosity: Verbosity::Normal, detail: Detail::News };
             let target = ProgressDrawTarget::term_like(Box::new(term.clone()));
             let bars = Bars::new(voice, target, Arc::new(|| (12, 60)), Box::new(Driver(term.clone())), start);

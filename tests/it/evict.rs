@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::world::{Package, World, items, need_r};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 /// Makes everything in the store look as if it was last used so long ago.
 fn age(world: &World, days: u32) {

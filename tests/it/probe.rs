@@ -15,7 +15,7 @@ fn r_is_asked_once_what_it_is() {
     }
     assert_eq!(r.starts().len(), 1);
     let file = fs_err::File::options().append(true).open(&r.path).unwrap();
-    file.file().set_modified(SystemTime::now() + Duration::from_secs(60)).unwrap();
+    file.file().set_modified(SystemTime::now() + Duration::from_mins(1)).unwrap();
     drop(file);
     world.solve(&lock, &args).ok();
     assert_eq!(r.starts().len(), 2, "another R may have taken its place");

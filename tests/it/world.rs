@@ -20,6 +20,7 @@ mod fake_r;
 mod mounted;
 mod package;
 mod ran;
+pub(crate) mod servers;
 mod session;
 
 pub(crate) use archive::{Form, tarball};
@@ -41,6 +42,13 @@ macro_rules! need_r {
     };
 }
 pub(crate) use need_r;
+
+/// Finds a program on this machine; what `tests/run.sh` installed for the tests alone counts too.
+pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
+    let own = Path::new(env!("CARGO_TARGET_TMPDIR")).join("../servers/bin");
+    let dirs = std::env::split_paths(PATH).chain(["/usr/sbin".into(), own]);
+    dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
+}
 
 /// Says whether there is an R to build with.
 pub(crate) fn has_r() -> bool {

@@ -162,7 +162,7 @@ impl Simulation {
             let config = Config::from(self.limits).cache(ScriptedCache::of(&self.dag));
             let running = run(self.dag, config, self.on_failure, stop.clone(), events);
             // Virtual: a year passes only if nothing else will ever happen.
-            let running = async { timeout(Duration::from_secs(31_536_000), running).await.expect("the run ends") };
+            let running = async { timeout(Duration::from_hours(8760), running).await.expect("the run ends") };
             let stopping = async {
                 if let Some(at) = self.request_at {
                     sleep(at).await;

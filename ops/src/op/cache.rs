@@ -28,7 +28,7 @@ impl StoreCache {
         Self { store, depth }
     }
 
-    fn found(key: Key, id: Reference) -> Found<Key> {
+    pub(super) fn found(key: Key, id: Reference) -> Found<Key> {
         let record = Record { key: key.clone(), id: id.to_string(), created_at: 0, priority: 0, source: None };
         Found { key, records: vec![record] }
     }

@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::evict::{EvictError, Policy, Summary, evict};
 
 /// How often a store is looked through, unless it is to forget sooner than that.
-const INTERVAL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const INTERVAL_MAX: Duration = Duration::from_hours(24);
 
 /// Evicts by age again and again, until it is dropped.
 #[derive(Debug)]
@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(60 * 60);
+    const HOUR: Duration = Duration::from_hours(1);
 
     /// Returns after how many hours each of the first three sweeps came.
     async fn sweeps(retention: Duration) -> Vec<u64> {

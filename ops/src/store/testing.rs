@@ -12,27 +12,27 @@ use crate::key::{ConfigMap, PackageKey};
 use crate::package::PackageName;
 
 /// A store in a directory of its own, and what is published into it.
-pub(super) struct Shop {
+pub(crate) struct Shop {
     dir: tempfile::TempDir,
-    pub(super) store: Store,
+    pub(crate) store: Store,
 }
 
-pub(super) fn name(text: &str) -> PackageName {
+pub(crate) fn name(text: &str) -> PackageName {
     PackageName::parse(text).unwrap()
 }
 
-pub(super) fn key(package: &str, linked: &[&Arc<PackageKey>]) -> Arc<PackageKey> {
+pub(crate) fn key(package: &str, linked: &[&Arc<PackageKey>]) -> Arc<PackageKey> {
     let linked = linked.iter().map(|key| Arc::clone(key)).collect();
     let source = Sha256Digest::of(package.as_bytes());
     Arc::new(PackageKey::new(name(package), "1.0".to_owned(), source, linked, &ConfigMap::default()))
 }
 
 impl Shop {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::on("some-platform")
     }
 
-    pub(super) fn on(platform: &str) -> Self {
+    pub(crate) fn on(platform: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path().join("store"), platform, "R 4.2\nsome system");
         fs::create_dir(store.root()).unwrap();
@@ -40,12 +40,12 @@ impl Shop {
     }
 
     /// Keeps the directory, and gives up what was leased by publishing.
-    pub(super) fn end_of_lease(self) -> tempfile::TempDir {
+    pub(crate) fn end_of_lease(self) -> tempfile::TempDir {
         self.dir
     }
 
     /// Publishes a package of several files, one of which nobody else has.
-    pub(super) fn publish(&self, key: &PackageKey) -> PathBuf {
+    pub(crate) fn publish(&self, key: &PackageKey) -> PathBuf {
         let staging = self.store.stage().unwrap();
         let built = staging.path().join("built");
         let package = key.package();
@@ -68,7 +68,12 @@ impl Shop {
 }
 
 /// Returns all paths below a directory, sorted, relative to it.
-pub(super) fn paths(dir: &Path) -> Vec<PathBuf> {
+pub(crate) fn paths(dir: &Path) -> Vec<PathBuf> {
     let items = walkdir::WalkDir::new(dir).min_depth(1).sort_by_file_name().into_iter();
     items.map(|item| item.unwrap().path().strip_prefix(dir).unwrap().to_owned()).collect()
+}
+
+/// Returns the text of a sidecar that was changed by hand, with the right checksum.
+pub(crate) fn seal(sidecar: &serde_json::Value) -> Vec<u8> {
+    super::sidecar::seal(sidecar).unwrap()
 }

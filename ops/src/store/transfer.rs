@@ -27,7 +27,9 @@ mod import;
 mod tests;
 
 pub use export::export;
+pub(crate) use export::{pack, write};
 pub use import::import;
+pub(crate) use import::import_one;
 
 const FORMAT: &str = "larder-export 1";
 const INDEX: &str = "larder-export.json";
@@ -42,8 +44,9 @@ struct Index {
     entries: Vec<Listed>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-struct Listed {
+/// One entry of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Listed {
     package: PackageName,
     reference: Reference,
     /// The digest of the manifest.
@@ -53,6 +56,16 @@ struct Listed {
 }
 
 impl Listed {
+    /// Returns whose entry it is.
+    pub(crate) fn package(&self) -> &PackageName {
+        &self.package
+    }
+
+    /// Returns its place.
+    pub(crate) fn reference(&self) -> Reference {
+        self.reference
+    }
+
     fn member(&self, n: usize) -> String {
         format!("{}.{n}", self.package)
     }

@@ -9,7 +9,7 @@ use crate::key::Reference;
 use crate::package::PackageName;
 use crate::store::{Stats, Store, roots};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+const DAY: Duration = Duration::from_hours(24);
 
 fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + 10_000 * DAY

@@ -18,10 +18,23 @@ use crate::unpack::check_link;
 /// Below this level streams are larger and hardly faster to write, above it much slower and hardly smaller.
 const LEVEL: i32 = 3;
 
-struct Packed {
+/// An entry that is ready to be written.
+pub(crate) struct Packed {
     listed: Listed,
     sidecar: Vec<u8>,
     manifest: Manifest,
+}
+
+impl Packed {
+    /// Returns how the stream names it.
+    pub(crate) fn listed(&self) -> &Listed {
+        &self.listed
+    }
+
+    /// Returns what is recorded of it.
+    pub(crate) fn sidecar(&self) -> Sidecar {
+        Sidecar::parse(&self.sidecar).expect("it was parsed, or sealed, when it was packed")
+    }
 }
 
 /// Writes entries of `store` as one stream to `out`.
@@ -34,7 +47,11 @@ pub fn export(
 ) -> Result<Moved, ExportError> {
     store.hold(entries.iter().map(|(package, reference)| (package, reference.source)))?;
     let packed = entries.iter().map(|(package, reference)| pack(store, package, *reference));
-    let packed = packed.collect::<Result<Vec<_>, _>>()?;
+    write(store, packed.collect::<Result<Vec<_>, _>>()?, out)
+}
+
+/// Writes what was packed.
+pub(crate) fn write(store: &Store, packed: Vec<Packed>, out: impl Write) -> Result<Moved, ExportError> {
     let mut moved = Moved { n_entries: packed.len(), ..Moved::default() };
     let mut encoder = zstd::Encoder::new(out, LEVEL).map_err(ExportError::Write)?;
     encoder.include_checksum(true).map_err(ExportError::Write)?;
@@ -71,7 +88,8 @@ pub fn export(
     Ok(moved)
 }
 
-fn pack(store: &Store, package: &PackageName, reference: Reference) -> Result<Packed, ExportError> {
+/// Gets an entry ready to be written; nothing of its files is read yet.
+pub(crate) fn pack(store: &Store, package: &PackageName, reference: Reference) -> Result<Packed, ExportError> {
     let broken = |why: String| ExportError::Broken { package: package.clone(), why };
     let tree = store.inspect(package, reference, Depth::Glance).map_err(|error| broken(error.to_string()))?;
     let Some(tree) = tree else { return Err(ExportError::Missing(vec![package.clone()])) };

@@ -39,6 +39,20 @@ struct Staged {
 /// The stream must be for the platform of `store`, unless `is_any_platform`: then it goes where it belongs. One bit off
 /// anywhere, and nothing is published.
 pub fn import(store: &Store, is_any_platform: bool, input: impl Read) -> Result<Moved, ImportError> {
+    take_in(store, is_any_platform, None, input)
+}
+
+/// Takes in a stream that must hold this entry and no other.
+pub(crate) fn import_one(store: &Store, wanted: &Listed, input: impl Read) -> Result<Moved, ImportError> {
+    take_in(store, false, Some(wanted), input)
+}
+
+fn take_in(
+    store: &Store,
+    is_any_platform: bool,
+    wanted: Option<&Listed>,
+    input: impl Read,
+) -> Result<Moved, ImportError> {
     let not_an_export = |error: io::Error| ImportError::NotAnExport(error.to_string());
     let mut decoder = zstd::Decoder::new(input).map_err(not_an_export)?;
     decoder.window_log_max(WINDOW_LOG_MAX).map_err(not_an_export)?;
@@ -48,6 +62,9 @@ pub fn import(store: &Store, is_any_platform: bool, input: impl Read) -> Result<
     let index = read_index(&mut members)?;
     if !is_any_platform && index.platform != store.platform() {
         return Err(ImportError::OtherPlatform { found: index.platform, here: store.platform().to_owned() });
+    }
+    if wanted.is_some_and(|wanted| !matches!(&*index.entries, [only] if only == wanted)) {
+        return Err(ImportError::NotAnExport("it holds another entry than its label says".to_owned()));
     }
     let store = Store::open(store.root(), index.platform, index.description.join("\n"));
     let scratch = store.stage()?;

@@ -1,0 +1,234 @@
+//! Objects under names, wherever they are: the one trait that a tier has to fill, and how the kinds of storage do.
+//!
+//! Credentials beyond those in an address come from where each service's own tools look for them (AWS's chain, Google's
+//! and Azure's defaults, the variables of GitHub Actions). That is the second exception to "nothing below `src/` reads
+//! the environment".
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+
+use futures_util::{StreamExt, stream};
+use opendal::services::{Azblob, Fs, Gcs, Ghac, Memory, Redis, S3, Webdav};
+use opendal::{Buffer, ErrorKind, HttpTransporter, Operator};
+use opendal_http_transport_reqwest::ReqwestTransport;
+
+use super::address::Place;
+
+/// An answer of a storage, boxed so that the trait can be an object.
+pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ObjectError>> + Send + 'a>>;
+
+/// The pieces of an object as they arrive.
+pub(super) type Pieces = Pin<Box<dyn stream::Stream<Item = Result<Buffer, ObjectError>> + Send>>;
+
+/// A storage that failed; that something is not there is no failure.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct ObjectError(pub(super) String);
+
+/// What was written before, for those who change an object that others may change too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Expect {
+    /// Whatever is there.
+    Anything,
+    /// Nothing.
+    Nothing,
+    /// What this tag was read with.
+    Tag(String),
+}
+
+/// Objects under names.
+pub(super) trait Objects: fmt::Debug + Send + Sync {
+    /// Opens an object; `None` if it is not there.
+    fn open<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Pieces>>;
+
+    /// Reads a small object, with a tag if there are such; `None` if it is not there.
+    fn read<'a>(&'a self, name: &'a str) -> Answer<'a, Option<(Vec<u8>, Option<String>)>>;
+
+    /// Writes an object, whole or not at all. `false`: what was expected is not what is there.
+    fn write<'a>(&'a self, name: &'a str, content: Buffer, expect: Expect) -> Answer<'a, bool>;
+
+    /// Looks whether an object is there, and how large it is.
+    fn size<'a>(&'a self, name: &'a str) -> Answer<'a, Option<u64>>;
+}
+
+/// A storage behind `OpenDAL`.
+pub(super) struct Remote {
+    operator: Operator,
+    /// For servers that want folders made before what is in them.
+    with_folders: Option<Operator>,
+}
+
+impl Remote {
+    #[cfg(test)]
+    pub(super) async fn names(&self) -> Vec<String> {
+        let listed = self.operator.list_with("").recursive(true).await.unwrap();
+        listed.into_iter().map(|entry| entry.path().to_owned()).filter(|name| !name.ends_with('/')).collect()
+    }
+
+    /// Connects to nothing yet: the first request does.
+    pub(super) fn new(place: &Place, client: &reqwest::Client) -> Result<Self, ObjectError> {
+        let transport = HttpTransporter::new(ReqwestTransport::new(client.clone()));
+        let over = |operator: Operator| {
+            let context = operator.base_context().with_http_transport(transport.clone());
+            operator.with_context(context)
+        };
+        let operator = operator(place, false).map(over).map_err(|failed| error(&failed))?;
+        let is_http = matches!(place, Place::Http { .. });
+        let with_folders =
+            is_http.then(|| self::operator(place, true).map(over)).transpose().map_err(|failed| error(&failed))?;
+        Ok(Self { operator, with_folders })
+    }
+}
+
+fn operator(place: &Place, makes_folders: bool) -> opendal::Result<Operator> {
+    match place {
+        Place::Directory(path) => {
+            let partial = path.join(".partial").to_string_lossy().into_owned();
+            Operator::new(Fs::default().root(&path.to_string_lossy()).atomic_write_dir(&partial))
+        }
+        Place::S3 { bucket, root, endpoint, region, is_virtual_host, is_anonymous } => {
+            let mut s3 = S3::default().bucket(bucket).root(root);
+            if let Some(endpoint) = endpoint {
+                s3 = s3.endpoint(endpoint);
+            }
+            if !region.is_empty() {
+                s3 = s3.region(region);
+            } else if endpoint.is_some() {
+                // Servers of one's own do not care, but the signature needs one.
+                s3 = s3.region("us-east-1");
+            }
+            if *is_virtual_host {
+                s3 = s3.enable_virtual_host_style();
+            }
+            Operator::new(if *is_anonymous { s3.skip_signature() } else { s3 })
+        }
+        Place::Gcs { bucket, root, endpoint, is_anonymous } => {
+            let mut gcs = Gcs::default().bucket(bucket).root(root);
+            if let Some(endpoint) = endpoint {
+                gcs = gcs.endpoint(endpoint);
+            }
+            Operator::new(if *is_anonymous { gcs.skip_signature() } else { gcs })
+        }
+        Place::Azure { container, root, endpoint, account } => {
+            let mut azure = Azblob::default().container(container).root(root);
+            match (endpoint, account) {
+                (Some(endpoint), _) => azure = azure.endpoint(endpoint),
+                (None, Some(account)) => {
+                    azure = azure.endpoint(&format!("https://{account}.blob.core.windows.net"));
+                }
+                (None, None) => {}
+            }
+            if let Some(account) = account {
+                azure = azure.account_name(account);
+            }
+            Operator::new(azure)
+        }
+        Place::Http { url, login } => {
+            let mut webdav = Webdav::default().endpoint(url.as_str()).disable_create_dir(!makes_folders);
+            if let Some((user, word)) = login {
+                webdav = webdav.username(user).password(word);
+            }
+            Operator::new(webdav)
+        }
+        Place::Redis { endpoint, login: (user, word), database, root } => {
+            let mut redis = Redis::default().endpoint(endpoint).db(*database).root(root);
+            if let Some(user) = user {
+                redis = redis.username(user);
+            }
+            if let Some(word) = word {
+                redis = redis.password(word);
+            }
+            Operator::new(redis)
+        }
+        Place::GitHub { root } => Operator::new(Ghac::default().root(root)),
+        Place::Memory => Operator::new(Memory::default()),
+    }
+}
+
+fn error(error: &opendal::Error) -> ObjectError {
+    // The first line says what, the others which request headers and which service.
+    let text = format!("{error:#}");
+    let mut source = std::error::Error::source(error);
+    let mut causes = Vec::new();
+    while let Some(cause) = source {
+        causes.push(cause.to_string());
+        source = cause.source();
+    }
+    let what = if causes.is_empty() { text } else { causes.pop().unwrap_or(text) };
+    ObjectError(what.lines().next().unwrap_or_default().chars().take(300).collect())
+}
+
+fn found<T>(answer: opendal::Result<T>) -> Result<Option<T>, ObjectError> {
+    match answer {
+        Ok(found) => Ok(Some(found)),
+        Err(failed) if failed.kind() == ErrorKind::NotFound => Ok(None),
+        Err(failed) => Err(error(&failed)),
+    }
+}
+
+impl Objects for Remote {
+    fn open<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Pieces>> {
+        Box::pin(async move {
+            let Some(reader) = found(self.operator.reader(name).await)? else { return Ok(None) };
+            let Some(mut pieces) = found(reader.into_stream(..).await)? else { return Ok(None) };
+            // That it is not there may be known only with the first piece.
+            let first = match pieces.next().await {
+                None => None,
+                Some(first) => match found(first)? {
+                    None => return Ok(None),
+                    first => first,
+                },
+            };
+            let rest = pieces.map(|piece| piece.map_err(|failed| error(&failed)));
+            Ok(Some(Box::pin(stream::iter(first.map(Ok)).chain(rest)) as Pieces))
+        })
+    }
+
+    fn read<'a>(&'a self, name: &'a str) -> Answer<'a, Option<(Vec<u8>, Option<String>)>> {
+        Box::pin(async move {
+            let Some(reader) = found(self.operator.reader(name).await)? else { return Ok(None) };
+            let Some(content) = found(reader.read(..).await)? else { return Ok(None) };
+            let tag = reader.metadata().and_then(|metadata| metadata.etag().map(str::to_owned));
+            Ok(Some((content.to_vec(), tag)))
+        })
+    }
+
+    fn write<'a>(&'a self, name: &'a str, content: Buffer, expect: Expect) -> Answer<'a, bool> {
+        Box::pin(async move {
+            let can = self.operator.info().capability();
+            let mut options = opendal::options::WriteOptions::default();
+            match expect {
+                Expect::Nothing if can.write_with_if_not_exists => options.if_not_exists = true,
+                Expect::Tag(tag) if can.write_with_if_match => options.if_match = Some(tag),
+                Expect::Anything | Expect::Nothing | Expect::Tag(_) => {}
+            }
+            let mut written = self.operator.write_options(name, content.clone(), options.clone()).await;
+            if let (Err(_), Some(with_folders)) = (&written, &self.with_folders) {
+                written = with_folders.write_options(name, content, options).await;
+            }
+            match written {
+                Ok(_) => Ok(true),
+                Err(failed)
+                    if matches!(
+                        failed.kind(),
+                        ErrorKind::ConditionNotMatch | ErrorKind::AlreadyExists | ErrorKind::Conflict
+                    ) =>
+                {
+                    Ok(false)
+                }
+                Err(failed) => Err(error(&failed)),
+            }
+        })
+    }
+
+    fn size<'a>(&'a self, name: &'a str) -> Answer<'a, Option<u64>> {
+        Box::pin(async move { Ok(found(self.operator.stat(name).await)?.map(|info| info.content_length())) })
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("scheme", &self.operator.info().scheme()).finish_non_exhaustive()
+    }
+}

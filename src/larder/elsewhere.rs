@@ -1,0 +1,93 @@
+//! What lies in caches beyond this machine, as far as a plan has to know.
+
+use std::time::Duration;
+
+use larder_ops::store::{self, Store};
+
+use super::reference::Beside;
+use super::{Error, Larder, Record, Request};
+use crate::lockfile::Lockfile;
+use crate::plan::{Action, Plan};
+
+/// How long uploads may go on after a run that was told to end.
+const LAST_UPLOADS: Duration = Duration::from_secs(2);
+
+impl Larder {
+    /// Takes the platform of another machine, if this one has no compilers: then it has no platform that anything could
+    /// have been built for, but may use what others built for the same R on the same system. The store is asked first,
+    /// then the caches.
+    pub async fn settle_platform(&mut self) {
+        let path = self.config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+        let missing = self.host.toolchain.missing_compilers(path.unwrap_or_default());
+        let is_own = || self.config.store.join(&self.host.platform).is_dir();
+        if missing.is_empty() || is_own() {
+            return;
+        }
+        let mut known = store::platforms(&self.config.store);
+        if let Some(tiers) = &self.tiers {
+            known.extend(tiers.platforms_like(&self.host.platform).await);
+        }
+        let base = |platform: &str| platform.rsplit_once("-g").map(|(base, _)| base.to_owned());
+        let fits = |(name, description): &(String, String)| {
+            base(name) == base(&self.host.platform) && self.host.toolchain.may_use(description)
+        };
+        if let Some((platform, description)) = known.into_iter().find(fits) {
+            let missing = missing.join(", no ");
+            self.notes.push(format!("this machine has no {missing}: it uses packages of {platform}"));
+            self.host.adopt(platform, description);
+        }
+    }
+
+    /// Asks the caches beyond this machine what they have of a lockfile: plans made after it know. Without such caches,
+    /// and where the store has everything, nothing is asked.
+    pub async fn survey(&self, lockfile: &Lockfile, request: &Request) -> Result<(), Error> {
+        if self.tiers.is_none() {
+            return Ok(());
+        }
+        let store = self.store();
+        let record = Record::read(&request.library, store.platform())?;
+        let beside = self.beside(lockfile, request, &store, super::Access::Look)?;
+        self.plan_asking(lockfile, request, &store, &record, beside.as_ref()).await.map(drop)
+    }
+
+    /// Plans, asks the caches about what would have to be made, and plans again with what they know: what one source
+    /// links to may lead to the next.
+    pub(super) async fn plan_asking(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        store: &Store,
+        record: &Record,
+        beside: Option<&Beside>,
+    ) -> Result<Plan, Error> {
+        let mut plan = self.plan_with(lockfile, request, store, record, beside)?;
+        let Some(tiers) = &self.tiers else { return Ok(plan) };
+        loop {
+            let is_made = |action| matches!(action, Action::Recompile | Action::Ingest | Action::Unknown);
+            let sources = plan.sources_of(|vertex| is_made(vertex.action) && !vertex.spec.is_rebuilt);
+            let sources = sources.map(|(package, source)| (package.clone(), source));
+            let unasked = tiers.unasked(store.platform(), sources);
+            if unasked.is_empty() {
+                return Ok(plan);
+            }
+            tiers.survey(store.platform(), unasked).await;
+            plan = self.plan_with(lockfile, request, store, record, beside)?;
+        }
+    }
+
+    /// Waits for what is written to caches in the background, and returns what the user should know of caches.
+    pub(super) async fn finish_uploads(&self, stop: &larder_graph::Stop) -> Vec<String> {
+        let Some(tiers) = &self.tiers else { return Vec::new() };
+        let patience = if stop.is_requested() { LAST_UPLOADS } else { self.config.upload_patience };
+        let given_up = tokio::select! {
+            given_up = tiers.finish(patience) => given_up,
+            () = stop.forced() => 0,
+        };
+        let mut warnings = tiers.warnings();
+        if given_up > 0 {
+            let n = if given_up == 1 { "1 package was".to_owned() } else { format!("{given_up} packages were") };
+            warnings.push(format!("{n} not written to the caches in time; `solve remote push` does it"));
+        }
+        warnings
+    }
+}
