@@ -31,6 +31,7 @@ mod sources;
 mod store;
 mod stress;
 mod tidy;
+mod tierfaults;
 mod tiers;
 mod timings;
 mod transfer;

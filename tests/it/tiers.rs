@@ -18,7 +18,7 @@ fn lock(world: &World, hdr: &str, number: u32) -> PathBuf {
 }
 
 /// A machine of its own: another store, another library, the same network.
-fn machine(world: &World, name: &str) -> Command {
+pub(crate) fn machine(world: &World, name: &str) -> Command {
     let mut command = world.command();
     command.env("LARDER_STORE", world.path(&format!("{name}/store")));
     command.env("LARDER_LIBRARY", world.path(&format!("{name}/library")));
@@ -26,7 +26,7 @@ fn machine(world: &World, name: &str) -> Command {
     command
 }
 
-fn solve(world: &World, name: &str, lockfile: &Path, cache: &str) -> Ran {
+pub(crate) fn solve(world: &World, name: &str, lockfile: &Path, cache: &str) -> Ran {
     world.finish(machine(world, name).arg(lockfile).args(["--json", "--cache", cache]))
 }
 

@@ -19,6 +19,7 @@ mod archive;
 mod fake_r;
 mod mounted;
 mod package;
+pub(crate) mod proxy;
 mod ran;
 pub(crate) mod servers;
 mod session;

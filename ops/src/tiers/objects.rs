@@ -147,15 +147,23 @@ fn operator(place: &Place, makes_folders: bool) -> opendal::Result<Operator> {
 }
 
 fn error(error: &opendal::Error) -> ObjectError {
-    // The first line says what, the others which request headers and which service.
-    let text = format!("{error:#}");
     let mut source = std::error::Error::source(error);
-    let mut causes = Vec::new();
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
+    let mut cause = None;
+    while let Some(deeper) = source {
+        cause = Some(deeper.to_string());
+        source = deeper.source();
     }
-    let what = if causes.is_empty() { text } else { causes.pop().unwrap_or(text) };
+    // `kind at operation, context: { request, response } => what was said`: of the response its status is of use.
+    let text = format!("{error:#}");
+    let text = text.lines().next().unwrap_or_default();
+    let said = text.rsplit_once(" => ").map_or(text, |(_, said)| said);
+    let digits = |(_, rest): (&str, &str)| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let status = text.split_once("status: ").map(digits);
+    let what = match (cause, status) {
+        (Some(cause), _) => cause,
+        (None, Some(status)) => format!("it answered {status}: {said}"),
+        (None, None) => said.to_owned(),
+    };
     ObjectError(what.lines().next().unwrap_or_default().chars().take(300).collect())
 }
 
