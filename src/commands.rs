@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use larder_ops::fetch::Netrc;
 use larder_ops::install::DebugInfo;
 use larder_ops::tiers::AddressError;
@@ -25,9 +25,12 @@ mod library;
 mod log;
 mod plan;
 mod remote;
+mod settings;
 mod solve;
 mod store;
 mod why;
+
+use settings::Settings;
 
 /// The environment that a command runs in, read once.
 #[derive(Debug)]
@@ -105,7 +108,13 @@ pub fn main(env: &Env) -> ExitCode {
     if let Some(fault) = env.get("LARDER_FAULT").and_then(OsStr::to_str) {
         larder_ops::fault::arm(fault).expect("a test says what is to fail");
     }
-    let cli = match Cli::try_parse() {
+    let settings = Settings::read(env);
+    let mut command = Cli::command();
+    if let Ok(settings) = &settings {
+        command = settings.applied_to(command, env);
+    }
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = match parsed.and_then(|typed| Cli::from_arg_matches(&typed).map_err(|error| error.format(&mut command))) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -113,6 +122,15 @@ pub fn main(env: &Env) -> ExitCode {
         }
     };
     let mut palette = palette(env, Color::Auto);
+    // Help is to be had even so.
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => {
+            ui::print_error(&error.message, &error.hints, palette);
+            return error.exit.into();
+        }
+    };
+    settings.warnings.iter().for_each(|message| ui::print_warning(message, palette));
     let result = match cli.command {
         None => {
             palette = self::palette(env, cli.solve.output.color);
@@ -125,7 +143,7 @@ pub fn main(env: &Env) -> ExitCode {
         Some(Command::Store(command)) => store::run(&command, env),
         Some(Command::Remote(command)) => remote::run(&command, env),
         Some(Command::Library(command)) => library::run(&command, env),
-        Some(Command::Doctor(args)) => doctor::run(&args, env),
+        Some(Command::Doctor(args)) => doctor::run(&args, &settings, env),
         Some(Command::Completions { shell }) => Ok(completions::run(shell)),
     };
     match result {

@@ -27,6 +27,7 @@ mod probe;
 mod real;
 mod recompile;
 mod reference;
+mod settings;
 mod sources;
 mod store;
 mod stress;
