@@ -360,8 +360,8 @@ pub(crate) struct PlaceArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
-    /// Where results are kept [default: larder/store in the user's cache directory]
-    #[arg(long, env = "LARDER_STORE", value_name = "DIR", hide_env_values = true)]
+    /// Where results are kept; behind `:` stores that are only read [default: larder/store in the user's cache directory]
+    #[arg(long, env = "LARDER_STORE", value_name = "DIR[:DIR]", hide_env_values = true)]
     pub store: Option<PathBuf>,
 }
 

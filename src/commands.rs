@@ -207,14 +207,21 @@ fn base_of(lockfile: &Path) -> PathBuf {
 }
 
 fn store_of(args: &StoreArgs, env: &Env) -> Result<PathBuf, CommandError> {
+    Ok(stores_of(args, env)?.0)
+}
+
+/// Returns the store, and those below it.
+fn stores_of(args: &StoreArgs, env: &Env) -> Result<(PathBuf, Vec<PathBuf>), CommandError> {
     let cache = || env.path("XDG_CACHE_HOME").or_else(|| Some(env.path("HOME")?.join(".cache")));
-    let store = args.store.clone().or_else(|| Some(cache()?.join("larder/store")));
-    let store = store.ok_or_else(|| {
+    let stores = args.store.clone().or_else(|| Some(cache()?.join("larder/store")));
+    let stores = stores.ok_or_else(|| {
         CommandError::new(Exit::Environment, "there is no place for the store: neither HOME nor XDG_CACHE_HOME is set")
             .hint("name a directory with `--store` or `LARDER_STORE`")
     })?;
     // Builds run elsewhere, and the library may hold links into the store.
-    Ok(std::path::absolute(store)?)
+    let mut all = std::env::split_paths(&stores).map(std::path::absolute);
+    let store = all.next().unwrap_or_else(|| Ok(stores.clone()))?;
+    Ok((store, all.collect::<Result<_, _>>()?))
 }
 
 fn request(place: &PlaceArgs, wish: &WishArgs, lockfile: &Path) -> Request {
@@ -235,14 +242,16 @@ fn config(store: &StoreArgs, r: Option<&Path>, source: Option<&SourceArgs>, env:
     let home = env.path("HOME");
     let netrc = env.path("NETRC").or_else(|| Some(home.as_ref()?.join(".netrc")));
     let makevars = env.path("R_MAKEVARS_USER").or_else(|| Some(home.as_ref()?.join(".R/Makevars")));
+    let (store, base_stores) = stores_of(store, env)?;
     Ok(Config {
+        base_stores,
         r: r.map(Path::to_owned),
         is_offline: source.is_some_and(|source| source.offline),
         mirrors: source.map(|source| source.mirror.clone()).unwrap_or_default(),
         netrc: netrc.and_then(|path| fs_err::read_to_string(path).ok()).map(|text| Netrc::parse(&text)),
         github_token: ["GITHUB_PAT", "GITHUB_TOKEN"].iter().find_map(|name| env.get(name)?.to_str().map(str::to_owned)),
         makevars: makevars.filter(|path| path.is_file()),
-        ..Config::new(store_of(store, env)?, env.for_builds())
+        ..Config::new(store, env.for_builds())
     })
 }
 

@@ -55,6 +55,14 @@ pub(super) fn run(args: &DoctorArgs, settings: &Settings, env: &Env) -> Result<E
         Err(error) => findings.bad("R", &error.to_string(), &install),
     }
     store(&mut findings, &config.store);
+    for base in &config.base_stores {
+        let shown = format!("{} (only read)", base.display());
+        if base.is_dir() {
+            findings.good("store", &shown);
+        } else {
+            findings.bad("store", &shown, "it is not there: correct `--store` or `LARDER_STORE`");
+        }
+    }
     for file in &settings.files {
         findings.good("config", &std::path::absolute(file)?.display().to_string());
     }

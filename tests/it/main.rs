@@ -3,6 +3,7 @@
 mod ahead;
 mod budget;
 mod build;
+mod containers;
 mod crash;
 mod cutoff;
 mod environment;
@@ -15,6 +16,7 @@ mod generations;
 mod golden;
 mod interrupt;
 mod jobs;
+mod layers;
 mod library;
 mod lockfile;
 mod locks;

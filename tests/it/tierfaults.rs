@@ -67,6 +67,7 @@ impl Filled {
 
     /// A machine that has nothing yet takes what it can get, and all that it has then is whole.
     /// The requests that it made come with what it printed.
+    #[expect(clippy::print_stdout, reason = "how long it took, for whoever looks")]
     fn run(&self, name: &str) -> (Ran, Vec<String>) {
         let start = Instant::now();
         let ran = solve(&self.world, name, &self.lockfile, &self.url).ok();
