@@ -16,6 +16,7 @@ use larder_ops::testing::{Page, Server};
 use serde_json::{Value, json};
 
 mod archive;
+pub(crate) mod clouds;
 mod fake_r;
 mod mounted;
 mod package;

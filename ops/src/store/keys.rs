@@ -63,13 +63,11 @@ impl Store {
             }
             let config = key.reference().config;
             let mut links = self.layers().filter_map(|store| store.keys(&key)?.links.remove(&config));
-            match links.next() {
-                Some(next) => key = next,
-                None => {
-                    let is_released = self.keys(&key)?.released.contains(&config);
-                    return is_released.then_some(Lead { key, is_there: false });
-                }
-            }
+            let Some(next) = links.next() else {
+                let is_released = self.keys(&key)?.released.contains(&config);
+                return is_released.then_some(Lead { key, is_there: false });
+            };
+            key = next;
         }
         None
     }

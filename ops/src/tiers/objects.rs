@@ -167,6 +167,12 @@ fn error(error: &opendal::Error) -> ObjectError {
     ObjectError(what.lines().next().unwrap_or_default().chars().take(300).collect())
 }
 
+/// Says whether a storage compares versions, and no tags.
+fn has_versions_alone(operator: &Operator) -> bool {
+    let can = operator.info().capability();
+    can.write_with_if_version_match && !can.write_with_if_match
+}
+
 fn found<T>(answer: opendal::Result<T>) -> Result<Option<T>, ObjectError> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -197,7 +203,12 @@ impl Objects for Remote {
         Box::pin(async move {
             let Some(reader) = found(self.operator.reader(name).await)? else { return Ok(None) };
             let Some(content) = found(reader.read(..).await)? else { return Ok(None) };
-            let tag = reader.metadata().and_then(|metadata| metadata.etag().map(str::to_owned));
+            let by_version = has_versions_alone(&self.operator);
+            let tag = |metadata: opendal::Metadata| {
+                let tag = if by_version { metadata.version() } else { metadata.etag() };
+                tag.map(str::to_owned)
+            };
+            let tag = reader.metadata().and_then(|metadata| tag(metadata.clone()));
             Ok(Some((content.to_vec(), tag)))
         })
     }
@@ -209,6 +220,7 @@ impl Objects for Remote {
             match expect {
                 Expect::Nothing if can.write_with_if_not_exists => options.if_not_exists = true,
                 Expect::Tag(tag) if can.write_with_if_match => options.if_match = Some(tag),
+                Expect::Tag(tag) if has_versions_alone(&self.operator) => options.if_version_match = Some(tag),
                 Expect::Anything | Expect::Nothing | Expect::Tag(_) => {}
             }
             let mut written = self.operator.write_options(name, content.clone(), options.clone()).await;

@@ -115,7 +115,7 @@ impl Shared {
 }
 
 fn pass(mut client: &TcpStream, shared: &Shared) -> io::Result<()> {
-    let (head, rest) = head(client)?;
+    let (head, rest) = self::head(client)?;
     let text = String::from_utf8_lossy(&head).into_owned();
     let line = text.lines().next().unwrap_or_default().to_owned();
     let fault = {
@@ -183,7 +183,7 @@ fn pass(mut client: &TcpStream, shared: &Shared) -> io::Result<()> {
 }
 
 /// Reads until the empty line; returns what came after it too.
-fn head(mut from: &TcpStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
+pub(super) fn head(mut from: &TcpStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -197,7 +197,8 @@ fn head(mut from: &TcpStream) -> io::Result<(Vec<u8>, Vec<u8>)> {
     }
 }
 
-fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+/// Returns a header of a request or an answer.
+pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     let pairs = head.lines().filter_map(|line| line.split_once(':'));
     let mut found = pairs.filter(|(key, _)| key.eq_ignore_ascii_case(name));
     found.next().map(|(_, value)| value.trim())
