@@ -64,8 +64,7 @@ fn answer(mut client: &TcpStream, dialect: Dialect, objects: &Mutex<Objects>) ->
     let length = said.len();
     let host = header(&head, "host").unwrap_or_default();
     let second = query.replace("uploadType=resumable&", "");
-    let session =
-        (second != query).then(|| format!("Location: http://{host}/session?{second}\r\n")).unwrap_or_default();
+    let session = if second == query { String::new() } else { format!("Location: http://{host}/session?{second}\r\n") };
     let tag = tag.map(|tag| format!("ETag: \"{tag}\"\r\nx-goog-generation: {tag}\r\n")).unwrap_or_default();
     let date = "Last-Modified: Fri, 01 Mar 2024 00:00:00 GMT";
     write!(
@@ -147,16 +146,9 @@ fn decoded(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
         let hex = tail.get(..2).and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        match hex.filter(|_| *first == b'%') {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &tail[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = tail;
-            }
-        }
+        let (byte, after) = hex.filter(|_| *first == b'%').map_or((*first, tail), |byte| (byte, &tail[2..]));
+        bytes.push(byte);
+        rest = after;
     }
     String::from_utf8(bytes).unwrap()
 }
