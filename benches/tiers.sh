@@ -17,8 +17,16 @@ trap 'exit 130' INT TERM
 export AWS_ACCESS_KEY_ID=someone AWS_SECRET_ACCESS_KEY=secret HOME="$dir" LARDER_CONFIG=/dev/null
 export LARDER_LIBRARY="$dir/library"
 
+# moto wants to see who asks, though not whether that is true.
+cat >"$dir/.curlrc" <<RC
+silent
+fail
+user = "$AWS_ACCESS_KEY_ID:$AWS_SECRET_ACCESS_KEY"
+aws-sigv4 = "aws:amz:us-east-1:s3"
+RC
+
 up() {
-    until curl -s -o /dev/null "http://127.0.0.1:$1/"; do :; done
+    until curl -q -s -o /dev/null "http://127.0.0.1:$1/"; do :; done
 }
 
 now() {
@@ -28,10 +36,10 @@ now() {
 "$moto" -H 127.0.0.1 -p "$port" >"$dir/moto.log" 2>&1 &
 pids=$!
 up "$port"
-curl -sf -X PUT "http://127.0.0.1:$port/bucket" >/dev/null
+curl -X PUT "http://127.0.0.1:$port/bucket" >/dev/null
 s3="s3://bucket?endpoint=http://127.0.0.1:$port"
 "$solve" remote push "$lockfile" --store "$dir/own:$store" --cache "$s3"
-curl -sf "http://127.0.0.1:$port/bucket?list-type=2" | grep -o '<Key>[^<]*</Key>' | sed 's/<[^>]*>//g' >"$dir/all"
+curl "http://127.0.0.1:$port/bucket?list-type=2" | grep -o '<Key>[^<]*</Key>' | sed 's/<[^>]*>//g' >"$dir/all"
 grep -E '/[0-9a-f]{64}$' "$dir/all" >"$dir/entries"
 echo "$(wc -l <"$dir/entries") entries, load $(cut -d' ' -f1-3 /proc/loadavg)"
 
@@ -48,7 +56,7 @@ measure() { # name, cache, base URL
         sync
         start=$(now)
         # shellcheck disable=SC2016
-        xargs -P 8 -I{} sh -c 'curl -sf "$0/{}" | zstd -dq | tar x -C "$1"' "$3" "$dir/plain" <"$dir/entries"
+        xargs -P 8 -I{} sh -c 'curl "$0/{}" | zstd -dq | tar x -C "$1"' "$3" "$dir/plain" <"$dir/entries"
         echo "$(now) $start" | awk '{ print $1 - $2 }' >>"$dir/floor"
     done
     paste "$dir/ours" "$dir/floor" | awk -v name="$1" '{ printf "%s: pull %.2f s, curl %.2f s\n", name, $1, $2 }'
@@ -63,7 +71,7 @@ nginx=$(command -v nginx || echo /usr/sbin/nginx)
 if [ -x "$nginx" ]; then
     while read -r name; do
         mkdir -p "$dir/www/$(dirname "$name")"
-        curl -sf "http://127.0.0.1:$port/bucket/$name" -o "$dir/www/$name"
+        curl "http://127.0.0.1:$port/bucket/$name" -o "$dir/www/$name"
     done <"$dir/all"
     chmod -R a+rX "$dir"
     web=$((port + 1))

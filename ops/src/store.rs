@@ -60,6 +60,7 @@ use staging::Staging;
 
 mod entry;
 mod evict;
+mod flush;
 mod keys;
 mod layers;
 mod lease;
@@ -100,6 +101,7 @@ pub struct Store {
     description: String,
     staging: Mutex<Option<Staging>>,
     lease: Lease,
+    flushes: flush::Flushes,
     /// Whether it is below another one, and so only read.
     is_base: bool,
     bases: Vec<Store>,
@@ -218,6 +220,7 @@ impl Store {
             description: description.into(),
             staging: Mutex::new(None),
             lease: Lease::default(),
+            flushes: flush::Flushes::default(),
             is_base: false,
             bases: Vec::new(),
         }

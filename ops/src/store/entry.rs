@@ -132,7 +132,7 @@ impl Store {
         write(&scratch, &self.manifest_path(package, reference), &text)?;
         self.add_config(&scratch, package, reference, &sidecar)?;
         fault::point("complete: syncfs")?;
-        rustix::fs::syncfs(fs::File::open(&dir)?).map_err(io::Error::from)?;
+        self.flushes.flush(&dir)?;
         write_flushed(&scratch, &self.sidecar_path(package, reference), &seal(&sidecar)?)?;
         Ok(())
     }
