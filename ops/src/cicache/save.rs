@@ -1,0 +1,279 @@
+//! From the store into a saved state: only what no pack of the state before has.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use opendal::Buffer;
+
+use super::shelf::Name;
+use super::state::{Entry, Pack, State};
+use super::{CiCache, CiError, Key, PACKS_MAX, blocking, now};
+use crate::digest::Sha256Digest;
+use crate::key::Reference;
+use crate::package::PackageName;
+use crate::store::Store;
+use crate::store::transfer::{self, ExportError, Packed};
+
+/// How many bytes of files are put into one pack; what is larger has one of its own.
+const PACK_BYTES_MAX: u64 = 32 << 20;
+/// A pack of the state before that has fewer bytes than this is small.
+const SMALL_BYTES: u64 = 4 << 20;
+/// How many small packs a state may refer to; with more of them, all small ones are packed anew.
+const SMALL_MAX: usize = 8;
+/// How many packs are looked for at once.
+const LOOKS_MAX: usize = 16;
+
+type Place = (PackageName, Reference);
+
+/// What a save came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// The key that was written, or why none was.
+    pub outcome: Option<Result<Key, Skipped>>,
+    /// How many entries the state has.
+    pub n_entries: usize,
+    /// How many of them were packed for it.
+    pub n_packed: usize,
+    /// How many packs were written.
+    pub n_packs: usize,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Why nothing is saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Skipped {
+    /// There is a state of this key.
+    IsThere(String),
+    /// The state of this key has everything.
+    NothingNew(String),
+    /// There is nothing to save.
+    Nothing,
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::IsThere(key) => write!(f, "`{key}` exists already"),
+            Self::NothingNew(key) => write!(f, "nothing is new since `{key}`"),
+            Self::Nothing => f.write_str("there is nothing to save"),
+        }
+    }
+}
+
+impl CiCache {
+    /// Saves entries of `store` under `key`. A state that is not complete gets a key that starts with `key`, so that the
+    /// complete one can still be written.
+    ///
+    /// Refers to packs of the state that a restore would find, as far as at least half of what is in them is wanted.
+    /// What is broken in the store is left out with a warning, and the state then is not complete.
+    pub async fn save(
+        &self,
+        store: &Arc<Store>,
+        key: &Key,
+        prefixes: &[Key],
+        wanted: &BTreeSet<Place>,
+        is_complete: bool,
+    ) -> Result<Saved, CiError> {
+        let mut saved = Saved::default();
+        if !self.is_writable {
+            return Err(CiError::ReadOnly);
+        }
+        if wanted.is_empty() {
+            saved.outcome = Some(Err(Skipped::Nothing));
+            return Ok(saved);
+        }
+        store.hold(wanted.iter().map(|(package, reference)| (package, reference.source)))?;
+        let before = self.within(0, self.shelf.find(key, prefixes)).await?;
+        let before = before.map(|bytes| State::parse(&bytes, &self.trust).and_then(|state| self.fitting(state, store)));
+        // What cannot be believed is in the way, if anything is.
+        let mut is_in_the_way = matches!(before, Some(Err(_)));
+        let mut held = BTreeMap::new();
+        if let Some(Ok(state)) = &before {
+            let there = self.packs_of(state).await?;
+            let is_whole = there.iter().all(|is_there| *is_there);
+            if state.key == key.as_str() {
+                if is_whole {
+                    saved.outcome = Some(Err(Skipped::IsThere(key.to_string())));
+                    return Ok(saved);
+                }
+                is_in_the_way = true;
+            }
+            held = state.entries.iter().filter(|entry| there[entry.pack]).map(|entry| (entry.place(), entry)).collect();
+            if !is_in_the_way && wanted.iter().all(|place| held.contains_key(place)) {
+                saved.outcome = Some(Err(Skipped::NothingNew(state.key.clone())));
+                return Ok(saved);
+            }
+            let kept = worth_keeping(state, wanted, &there);
+            held.retain(|_, entry| kept.contains(&entry.pack));
+        }
+        let new: Vec<Place> = wanted.iter().filter(|place| !held.contains_key(*place)).cloned().collect();
+        let (packed, broken) = self.pack(store, new).await?;
+        for (package, why) in &broken {
+            saved.warnings.push(format!("{package} is not saved: {why}"));
+        }
+        let is_complete = is_complete && broken.is_empty();
+        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let key = if is_complete { Ok(key.clone()) } else { key.partial(nanos) };
+        let key = key.map_err(|error| CiError::Place(error.to_string()))?;
+        let mut state = State::new(self.tenant.clone(), store.platform(), &key, now(), is_complete);
+        let mut packs_held = BTreeMap::new();
+        for (place, entry) in held.into_iter().filter(|(place, _)| wanted.contains(place)) {
+            let Some(Ok(before)) = &before else { unreachable!("what is held is of the state before") };
+            let n = *packs_held.entry(entry.pack).or_insert_with(|| {
+                state.packs.push(before.packs[entry.pack]);
+                state.packs.len() - 1
+            });
+            state.entries.push(Entry { pack: n, ..entry.clone() });
+            drop(place);
+        }
+        for (pack, entries, is_new) in packed {
+            saved.n_packed += entries.len();
+            saved.n_packs += usize::from(is_new);
+            saved.bytes += if is_new { pack.bytes } else { 0 };
+            let n = state.packs.len();
+            state.packs.push(pack);
+            state.entries.extend(entries.into_iter().map(|entry| Entry { pack: n, ..entry }));
+        }
+        saved.n_entries = state.entries.len();
+        if saved.n_entries == 0 {
+            saved.outcome = Some(Err(Skipped::Nothing));
+            return Ok(saved);
+        }
+        if is_in_the_way && is_complete {
+            self.within(0, self.shelf.discard(Name::State(&key))).await?;
+        }
+        // The packs are all there: a state may not name what is not.
+        let content = Buffer::from(state.to_bytes(self.signer.as_ref()));
+        let is_written = self.within(content.len() as u64, self.shelf.put(Name::State(&key), content)).await?;
+        saved.outcome = Some(if is_written { Ok(key) } else { Err(Skipped::IsThere(key.to_string())) });
+        Ok(saved)
+    }
+
+    /// Says for each pack of a state whether it is there.
+    async fn packs_of(&self, state: &State) -> Result<Vec<bool>, CiError> {
+        let look = |pack: Pack| async move {
+            Ok::<_, CiError>(self.within(0, self.shelf.size(pack.sha256)).await? == Some(pack.bytes))
+        };
+        stream::iter(state.packs.clone()).map(look).buffered(LOOKS_MAX).try_collect().await
+    }
+
+    /// Packs entries and writes the packs. Returns for each what is in it and whether it was written just now; and what
+    /// could not be packed.
+    #[expect(clippy::type_complexity, reason = "both are taken apart by the one caller")]
+    async fn pack(
+        &self,
+        store: &Arc<Store>,
+        places: Vec<Place>,
+    ) -> Result<(Vec<(Pack, Vec<Entry>, bool)>, Vec<(PackageName, String)>), CiError> {
+        let (store_of, mut broken) = (Arc::clone(store), Vec::new());
+        let looked = blocking(move || {
+            let pack = |(package, reference): Place| {
+                transfer::pack(&store_of, &package, reference).map_err(|error| (package, error))
+            };
+            places.into_iter().map(pack).collect::<Vec<_>>()
+        })
+        .await;
+        let mut groups: Vec<(u64, Vec<Packed>)> = Vec::new();
+        for packed in looked {
+            match packed {
+                Err((package, error)) => broken.push((package, error.to_string())),
+                Ok(packed) => match groups.last_mut() {
+                    Some((bytes, group)) if *bytes + packed.bytes() <= PACK_BYTES_MAX => {
+                        *bytes += packed.bytes();
+                        group.push(packed);
+                    }
+                    _ => groups.push((packed.bytes(), vec![packed])),
+                },
+            }
+        }
+        let write = |(_, group): (u64, Vec<Packed>)| async move {
+            let places: Vec<Place> =
+                group.iter().map(|packed| (packed.listed().package().clone(), packed.listed().reference())).collect();
+            let store = Arc::clone(store);
+            let (content, entries, broken) = blocking(move || compress(&store, group, places)).await;
+            if entries.is_empty() {
+                return Ok((None, broken));
+            }
+            let pack = Pack { sha256: Sha256Digest::of(&content), bytes: content.len() as u64 };
+            let put = self.shelf.put(Name::Pack(pack.sha256), Buffer::from(content));
+            let is_new = self.within(pack.bytes, put).await?;
+            if !is_new && self.within(0, self.shelf.size(pack.sha256)).await? != Some(pack.bytes) {
+                let name = pack.sha256.short();
+                return Err(CiError::Place(format!(
+                    "another job is writing the same pack, {name}, or has given it up"
+                )));
+            }
+            Ok((Some((pack, entries, is_new)), broken))
+        };
+        let written: Vec<_> = stream::iter(groups).map(write).buffered(PACKS_MAX).try_collect().await?;
+        let mut packs = Vec::new();
+        for (pack, more) in written {
+            packs.extend(pack);
+            broken.extend(more);
+        }
+        Ok((packs, broken))
+    }
+}
+
+/// Returns which packs a new state goes on referring to: those of which at least half is wanted; and of the small ones
+/// none, if they are many.
+fn worth_keeping(state: &State, wanted: &BTreeSet<Place>, there: &[bool]) -> BTreeSet<usize> {
+    let mut bytes = vec![(0_u64, 0_u64); state.packs.len()];
+    for entry in &state.entries {
+        let (all, of_use) = &mut bytes[entry.pack];
+        *all += entry.bytes;
+        *of_use += if wanted.contains(&entry.place()) { entry.bytes } else { 0 };
+    }
+    let is_of_use = |n: &usize| there[*n] && bytes[*n].1 > 0 && bytes[*n].1 * 2 >= bytes[*n].0;
+    let mut kept: BTreeSet<usize> = (0..state.packs.len()).filter(is_of_use).collect();
+    let is_small = |n: &usize| state.packs[*n].bytes < SMALL_BYTES;
+    if kept.iter().filter(|n| is_small(n)).count() > SMALL_MAX {
+        kept.retain(|n| !is_small(n));
+    }
+    kept
+}
+
+/// Makes a pack. What turns out to be broken is left out.
+fn compress(
+    store: &Store,
+    mut group: Vec<Packed>,
+    mut places: Vec<Place>,
+) -> (Vec<u8>, Vec<Entry>, Vec<(PackageName, String)>) {
+    let mut broken = Vec::new();
+    while !group.is_empty() {
+        let entry = |packed: &Packed| Entry {
+            listed: packed.listed().clone(),
+            bytes: packed.bytes(),
+            sonames: packed.sidecar().sonames,
+            pack: 0,
+        };
+        let entries = group.iter().map(entry).collect();
+        let mut content = Vec::new();
+        let failed = match transfer::write(store, group, &mut content) {
+            Ok(_) => return (content, entries, broken),
+            Err(ExportError::Broken { package, why }) => (Some(package), why),
+            Err(error) => (None, error.to_string()),
+        };
+        let (gone, left): (Vec<_>, Vec<_>) =
+            places.into_iter().partition(|(package, _)| failed.0.as_ref().is_none_or(|failed| failed == package));
+        broken.extend(gone.into_iter().map(|(package, _)| (package, failed.1.clone())));
+        places = left;
+        group = Vec::new();
+        for (package, reference) in std::mem::take(&mut places) {
+            match transfer::pack(store, &package, reference) {
+                Ok(packed) => {
+                    group.push(packed);
+                    places.push((package, reference));
+                }
+                Err(error) => broken.push((package, error.to_string())),
+            }
+        }
+    }
+    (Vec::new(), Vec::new(), broken)
+}
