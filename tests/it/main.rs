@@ -3,6 +3,7 @@
 mod ahead;
 mod budget;
 mod build;
+mod cicache;
 mod crash;
 mod cutoff;
 mod environment;

@@ -200,7 +200,8 @@ impl CiCache {
             if entries.is_empty() {
                 return Ok((None, broken));
             }
-            let pack = Pack { sha256: Sha256Digest::of(&content), bytes: content.len() as u64 };
+            let unpacked = entries.iter().map(|entry| entry.bytes).sum();
+            let pack = Pack { sha256: Sha256Digest::of(&content), bytes: content.len() as u64, unpacked };
             let put = self.shelf.put(Name::Pack(pack.sha256), Buffer::from(content));
             let is_new = self.within(pack.bytes, put).await?;
             if !is_new && self.within(0, self.shelf.size(pack.sha256)).await? != Some(pack.bytes) {
@@ -224,13 +225,11 @@ impl CiCache {
 /// Returns which packs a new state goes on referring to: those of which at least half is wanted; and of the small ones
 /// none, if they are many.
 fn worth_keeping(state: &State, wanted: &BTreeSet<Place>, there: &[bool]) -> BTreeSet<usize> {
-    let mut bytes = vec![(0_u64, 0_u64); state.packs.len()];
-    for entry in &state.entries {
-        let (all, of_use) = &mut bytes[entry.pack];
-        *all += entry.bytes;
-        *of_use += if wanted.contains(&entry.place()) { entry.bytes } else { 0 };
+    let mut of_use = vec![0_u64; state.packs.len()];
+    for entry in state.entries.iter().filter(|entry| wanted.contains(&entry.place())) {
+        of_use[entry.pack] += entry.bytes;
     }
-    let is_of_use = |n: &usize| there[*n] && bytes[*n].1 > 0 && bytes[*n].1 * 2 >= bytes[*n].0;
+    let is_of_use = |n: &usize| there[*n] && of_use[*n] > 0 && of_use[*n].saturating_mul(2) >= state.packs[*n].unpacked;
     let mut kept: BTreeSet<usize> = (0..state.packs.len()).filter(is_of_use).collect();
     let is_small = |n: &usize| state.packs[*n].bytes < SMALL_BYTES;
     if kept.iter().filter(|n| is_small(n)).count() > SMALL_MAX {

@@ -34,6 +34,8 @@ pub(super) struct State {
 pub(super) struct Pack {
     pub(super) sha256: Sha256Digest,
     pub(super) bytes: u64,
+    /// Bytes in the files of all that is in it, whether this state needs it or not.
+    pub(super) unpacked: u64,
 }
 
 /// An entry and where it is.
