@@ -93,10 +93,9 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         }
         let run = larder.solve(&lockfile, request.clone());
         let mut clock = Clock::new(&args.time, &run, jobs);
-        let stop = run.stop();
         let exit = watch(run, Ui::new(options), path, &mut clock, &mut signals).await;
         if let (Some(ci), Ok(_)) = (&ci, &exit) {
-            let ended = (stop.is_requested(), stop.is_forced());
+            let ended = (signals.n_seen > 0, signals.n_seen > 1);
             ci.after(&larder, (&lockfile, &request), ended, signals.next()).await;
         }
         // However it ended: what took so long before a failure is worth knowing, too.
@@ -129,11 +128,17 @@ fn join(env: &Env) -> Outer {
 struct Signals {
     interrupts: Signal,
     terminations: Signal,
+    /// How many came.
+    n_seen: u32,
 }
 
 impl Signals {
     fn new() -> io::Result<Self> {
-        Ok(Self { interrupts: signal(SignalKind::interrupt())?, terminations: signal(SignalKind::terminate())? })
+        Ok(Self {
+            interrupts: signal(SignalKind::interrupt())?,
+            terminations: signal(SignalKind::terminate())?,
+            n_seen: 0,
+        })
     }
 
     async fn next(&mut self) {
@@ -141,6 +146,7 @@ impl Signals {
             _ = self.interrupts.recv() => {}
             _ = self.terminations.recv() => {}
         }
+        self.n_seen += 1;
     }
 }
 

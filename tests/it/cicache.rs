@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fs_err as fs;
+use larder_ops::testing::GitHubServer;
 
 use crate::world::{Package, Ran, World, need_r};
 
@@ -156,8 +157,8 @@ fn what_is_finished_is_saved_when_a_run_is_interrupted() {
     let world = World::new();
     let gate = world.fifo("gate");
     let first = Package::new("first", "1.0");
-    let slow =
-        Package::new("slow", "1.0").field("Imports", "first").configure(&format!("read line < {}", gate.display()));
+    let script = format!("read line < {}\n", gate.display());
+    let slow = Package::configured("slow", "1.0", &script).field("Imports", "first");
     let lockfile = world.lock_published(&[&first, &slow]);
     let args = ["--json", "--ci-cache", "both", "--ci-cache-url", &url(&world)];
     let mut running = world.start_command(runner(&world, "one").arg(&lockfile).args(args));
@@ -192,4 +193,100 @@ fn keys_and_paths_can_be_had_for_other_caches() {
     assert!(nowhere.stderr.contains("--url"), "{}", nowhere.stderr);
     world.finish(runner(&world, "one").args(["cache", "delete"])).exits(2);
     world.finish(runner(&world, "one").arg(&lockfile).env("CI", "1").env("LARDER_CI_CACHE", "maybe")).exits(2);
+}
+
+#[test]
+fn jobs_on_github_keep_packages_in_its_cache_service() {
+    need_r!();
+    let world = World::new();
+    let github = GitHubServer::start();
+    let (old, new) = (lock(&world, "1.0", 1), lock(&world, "1.2", 2));
+    let mut said = String::new();
+    let mut run = |name: &str, branch: &str, lockfile: &Path| {
+        let mut command = runner(&world, name);
+        command.env("LARDER_CI_CACHE", "both").envs(github.job(branch));
+        let ran = world.finish(command.arg(lockfile).args(["--json", "-v"])).ok();
+        said += &format!("{}{}", ran.stdout, ran.stderr);
+        ran
+    };
+    let ran = run("one", "refs/heads/main", &old);
+    assert_eq!(ran.outcomes(), "far ingested, hdr ingested, lnk ingested, plain ingested");
+    let saved = told(&ran, "ci-saved");
+    assert_eq!((&saved["packages"], &saved["packs"]), (&4.into(), &1.into()), "{saved}");
+    let [pack, state] = &github.keys()[..] else { panic!("{:?}", github.keys()) };
+    assert!(pack.starts_with("larder-pack-") && state.starts_with("larder-ci-larder-"), "the pack comes first");
+
+    let n_before = world.server.requests().len();
+    let ran = run("two", "refs/heads/fix", &old);
+    assert_eq!(ran.outcomes(), "far loaded, hdr loaded, lnk loaded, plain loaded");
+    assert_eq!(world.server.requests().len(), n_before, "no source was downloaded");
+    assert!(told(&ran, "ci-saved")["why"].as_str().unwrap().ends_with("exists already"));
+    let lib = world.path("two/library");
+    assert_eq!(world.r(&format!("cat(loadNamespace('lnk', '{}')$answer())", lib.display())), "1");
+
+    // Another lockfile: the newest of the same R will do, and what is new is packed, for this branch alone.
+    let ran = run("three", "refs/heads/fix", &new);
+    assert_eq!(ran.outcomes(), "far recompiled, hdr ingested, lnk recompiled, plain loaded");
+    assert_eq!(told(&ran, "ci-restored")["exact"], false);
+    let more = told(&ran, "ci-saved");
+    assert_eq!((&more["packages"], &more["packs"]), (&4.into(), &1.into()), "{more}");
+    let ran = run("four", "refs/heads/fix", &new);
+    assert_eq!(ran.outcomes(), "far loaded, hdr loaded, lnk loaded, plain loaded");
+    let ran = run("five", "refs/heads/main", &new);
+    assert_eq!(told(&ran, "ci-restored")["exact"], false, "a branch's cache is not for others");
+
+    // A damaged pack, and one that GitHub has forgotten.
+    github.damage("larder-pack-");
+    let ran = run("six", "refs/heads/main", &old);
+    assert_eq!(ran.outcomes(), "far ingested, hdr ingested, lnk ingested, plain ingested");
+    assert_eq!(told(&ran, "ci-restored")["warnings"].as_array().unwrap().len(), 1);
+    github.evict("larder-pack-");
+    let ran = run("seven", "refs/heads/main", &old);
+    assert_eq!(ran.outcomes(), "far ingested, hdr ingested, lnk ingested, plain ingested");
+    assert!(told(&ran, "ci-restored")["warnings"][0].as_str().unwrap().contains("is missing"));
+
+    let held: String = github.contents().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
+    for secret in ["T0ken", "s1gned"] {
+        assert!(!said.contains(secret), "a token is told: {said}");
+        assert!(!held.contains(secret), "a token is saved");
+    }
+}
+
+#[test]
+fn what_github_keeps_is_listed_and_deleted_with_another_token() {
+    need_r!();
+    let world = World::new();
+    let github = GitHubServer::start();
+    let lockfile = lock(&world, "1.0", 1);
+    let run = |env: &[(&'static str, String)], args: &[&str]| {
+        let mut command = runner(&world, "one");
+        world.finish(command.args(args).envs(env.iter().map(|(name, value)| (name, value))))
+    };
+    let (job, rest) = (github.job("refs/heads/main"), github.rest());
+    run(&[], &[lockfile.to_str().unwrap()]).ok();
+    let save = |key: &str| run(&job, &["cache", "save", lockfile.to_str().unwrap(), "--key", key, "--json"]);
+    github.fail(2);
+    assert_eq!(told(&save("mine-1").ok(), "ci-saved")["packed"], 4, "a service that is busy is asked again");
+    assert_eq!(told(&save("mine-1").ok(), "ci-saved")["why"], "`mine-1` exists already");
+    save("other").ok();
+    let list = |prefix: &str| {
+        let ran = run(&rest, &["cache", "list", "--json", "--prefix", prefix]).ok();
+        ran.events().iter().map(|state| state["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(list(""), ["other", "mine-1"], "newest first, and no packs");
+    assert_eq!(list("mine"), ["mine-1"]);
+    assert!(run(&rest, &["cache", "list"]).ok().stdout.contains("mine-1  2024-01-01T"));
+    let delete =
+        |key: &str| told(&run(&rest, &["cache", "delete", key, "--json"]).ok(), "ci-deleted")["deleted"].clone();
+    assert_eq!((delete("mine-1"), delete("mine-1"), list("")), (true.into(), false.into(), vec!["other".to_owned()]));
+
+    // Each needs what it needs.
+    let refused = run(&job, &["cache", "list"]).exits(3);
+    assert!(refused.stderr.contains("GITHUB_TOKEN"), "{}", refused.stderr);
+    let refused = run(&rest, &["cache", "restore"]).exits(3);
+    assert!(refused.stderr.contains("ACTIONS_RUNTIME_TOKEN"), "{}", refused.stderr);
+    let mut wrong = github.rest();
+    wrong[2].1 = "ghs_wr0ng".to_owned();
+    let refused = run(&wrong, &["cache", "list"]).exits(3);
+    assert!(refused.stderr.contains("Bad credentials") && !refused.stderr.contains("wr0ng"), "{}", refused.stderr);
 }
