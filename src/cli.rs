@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Remote(RemoteCommand),
     /// Keep packages from one CI job to the next: save, restore, list, delete
     #[command(subcommand)]
-    Cache(CacheCommand),
+    Cache(Box<CacheCommand>),
     /// Check R, compilers, store, and the system packages that a lockfile asks for
     Doctor(DoctorArgs),
     /// Print shell completions

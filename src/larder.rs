@@ -138,7 +138,7 @@ impl Error {
                 | Self::ReferenceIsLibrary(_)
                 | Self::NoCache
                 | Self::Tier(_)
-                | Self::CiCache(CiError::ReadOnly)
+                | Self::CiCache(CiError::ReadOnly | CiError::Key(_))
                 | Self::Library(IsGeneration { .. } | NoGenerations(_) | NoSuchGeneration { .. })
                 | Self::Export(ExportError::Missing(_) | ExportError::Nothing)
                 | Self::Import(NotAnExport(_) | OtherPlatform { .. } | Damaged(_) | Refused { .. })

@@ -84,6 +84,8 @@ pub struct CiCacheConfig {
 pub enum CiError {
     #[error("the CI cache: {0}")]
     Place(String),
+    #[error(transparent)]
+    Key(#[from] KeyError),
     #[error("the CI cache is only read (`:ro`)")]
     ReadOnly,
     #[error(transparent)]

@@ -22,17 +22,17 @@ pub(crate) enum CiMode {
 #[derive(Debug, Args)]
 pub(crate) struct CiArgs {
     /// Restore packages before and save them after the run: off, restore, save or both [env: `LARDER_CI_CACHE`, where `CI` is set]
-    #[arg(long, value_enum, value_name = "MODE", hide_possible_values = true)]
-    pub ci_cache: Option<CiMode>,
+    #[arg(long = "ci-cache", value_enum, value_name = "MODE", hide_possible_values = true)]
+    pub mode: Option<CiMode>,
     /// Where they are kept, a URL as for --cache [env: `LARDER_CI_CACHE_URL`; default: the cache of a job on GitHub]
-    #[arg(long, value_name = "URL[:ro]")]
-    pub ci_cache_url: Option<Address>,
+    #[arg(long = "ci-cache-url", value_name = "URL[:ro]")]
+    pub url: Option<Address>,
     /// The key to save under, a template [env: `LARDER_CI_CACHE_KEY`; default: `larder-{r}-{os}-{arch}-{lock}`]
-    #[arg(long, value_name = "KEY")]
-    pub ci_cache_key: Option<String>,
+    #[arg(long = "ci-cache-key", value_name = "KEY")]
+    pub key: Option<String>,
     /// What will do: the newest with a key that starts so (repeatable) [default: `larder-{r}-{os}-{arch}-`]
-    #[arg(long, value_name = "KEY")]
-    pub ci_cache_restore_key: Vec<String>,
+    #[arg(long = "ci-cache-restore-key", value_name = "KEY")]
+    pub restore_key: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

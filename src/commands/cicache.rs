@@ -199,11 +199,10 @@ impl Auto {
         larder: &Larder,
         lockfile: &[u8],
     ) -> Result<Option<Self>, CommandError> {
-        let Some(mode) = mode(args.ci.ci_cache, env)? else { return Ok(None) };
-        let key_args =
-            CiKeyArgs { key: args.ci.ci_cache_key.clone(), restore_key: args.ci.ci_cache_restore_key.clone() };
+        let Some(mode) = mode(args.ci.mode, env)? else { return Ok(None) };
+        let key_args = CiKeyArgs { key: args.ci.key.clone(), restore_key: args.ci.restore_key.clone() };
         let keys = keys(&key_args, env, larder, Some(lockfile))?;
-        let cache = match place(args.ci.ci_cache_url.as_ref(), env, args.source.offline)? {
+        let cache = match place(args.ci.url.as_ref(), env, args.source.offline)? {
             Ok(place) => larder.ci_cache(place).map_err(|error| error.to_string()),
             Err(why) => Err(why.to_owned()),
         };
@@ -299,7 +298,9 @@ impl Voice {
             (false, true) => {}
         }
         if !self.is_json {
-            warnings.iter().for_each(|message| ui::print_warning(message, self.palette));
+            for message in warnings {
+                ui::print_warning(message, self.palette);
+            }
         }
     }
 

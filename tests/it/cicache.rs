@@ -201,12 +201,12 @@ fn jobs_on_github_keep_packages_in_its_cache_service() {
     let world = World::new();
     let github = GitHubServer::start();
     let (old, new) = (lock(&world, "1.0", 1), lock(&world, "1.2", 2));
-    let mut said = String::new();
-    let mut run = |name: &str, branch: &str, lockfile: &Path| {
+    let said = std::cell::RefCell::new(String::new());
+    let run = |name: &str, branch: &str, lockfile: &Path| {
         let mut command = runner(&world, name);
         command.env("LARDER_CI_CACHE", "both").envs(github.job(branch));
         let ran = world.finish(command.arg(lockfile).args(["--json", "-v"])).ok();
-        said += &format!("{}{}", ran.stdout, ran.stderr);
+        said.borrow_mut().extend([&*ran.stdout, &*ran.stderr]);
         ran
     };
     let ran = run("one", "refs/heads/main", &old);
@@ -244,6 +244,13 @@ fn jobs_on_github_keep_packages_in_its_cache_service() {
     let ran = run("seven", "refs/heads/main", &old);
     assert_eq!(ran.outcomes(), "far ingested, hdr ingested, lnk ingested, plain ingested");
     assert!(told(&ran, "ci-restored")["warnings"][0].as_str().unwrap().contains("is missing"));
+
+    assert!(told(&ran, "ci-saved")["why"].as_str().unwrap().ends_with("has to be deleted"), "{}", ran.stdout);
+    let mut command = runner(&world, "eight");
+    command.env("LARDER_CI_CACHE", "both").envs(github.job("refs/heads/main")).envs(github.rest());
+    let ran = world.finish(command.arg(&old).arg("--json")).ok();
+    assert!(told(&ran, "ci-saved")["key"].is_string(), "who may delete makes it good: {}", ran.stdout);
+    let said = said.into_inner() + &ran.stdout + &ran.stderr;
 
     let held: String = github.contents().iter().map(|bytes| String::from_utf8_lossy(bytes).into_owned()).collect();
     for secret in ["T0ken", "s1gned"] {

@@ -1,9 +1,10 @@
 //! The names of saved states, and the templates that make them.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use crate::digest::{Hasher, Sha256Digest};
 
@@ -48,9 +49,15 @@ impl Key {
         &self.0
     }
 
-    /// Returns the key of a state that lacks something, saved now.
-    pub(super) fn partial(&self, nanos: u128) -> Result<Self, KeyError> {
-        format!("{self}-partial-{nanos:024x}").parse()
+    /// Returns the key of a state that lacks something and is saved now.
+    pub(super) fn partial(&self, now: SystemTime) -> Result<Self, KeyError> {
+        let nanos = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        format!("{}{nanos:024x}", self.partial_prefix()).parse()
+    }
+
+    /// Returns how all of these start.
+    pub(super) fn partial_prefix(&self) -> String {
+        format!("{self}-partial-")
     }
 
     /// Returns it as one component of a path.
@@ -60,7 +67,7 @@ impl Key {
             if byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || byte == b'.' && n > 0 {
                 name.push(char::from(byte));
             } else {
-                name.push_str(&format!("~{byte:02x}"));
+                let _ = write!(name, "~{byte:02x}");
             }
         }
         name
@@ -129,9 +136,10 @@ impl Surroundings<'_> {
                 "os" => key.push_str(std::env::consts::OS),
                 "arch" => key.push_str(std::env::consts::ARCH),
                 "r" => key.push_str(self.r),
-                "lock" => {
-                    key.push_str(&self.lockfile.map_or(NO_LOCK.to_owned(), |bytes| short(Sha256Digest::of(bytes))))
-                }
+                "lock" => match self.lockfile {
+                    Some(bytes) => key.push_str(&short(Sha256Digest::of(bytes))),
+                    None => key.push_str(NO_LOCK),
+                },
                 word => match word.strip_prefix("hash(").and_then(|patterns| patterns.strip_suffix(')')) {
                     Some(patterns) if patterns.split(',').all(|pattern| !pattern.trim().is_empty()) => {
                         key.push_str(&self.hash(patterns.split(',').map(str::trim))?);

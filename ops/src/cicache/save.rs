@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use opendal::Buffer;
@@ -45,11 +45,29 @@ pub struct Saved {
     pub warnings: Vec<String>,
 }
 
+impl Saved {
+    fn skipped(why: Skipped) -> Self {
+        Self { outcome: Some(Err(why)), ..Self::default() }
+    }
+}
+
+/// What a save goes on from.
+#[derive(Default)]
+struct Before {
+    state: Option<State>,
+    /// What is wanted and is in packs of that state that are kept.
+    held: BTreeMap<Place, Entry>,
+    /// Whether something has the key that must not keep it.
+    is_in_the_way: bool,
+}
+
 /// Why nothing is saved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Skipped {
     /// There is a state of this key.
     IsThere(String),
+    /// There is a state of this key that cannot be restored as a whole, and it cannot be removed.
+    NotWhole(String),
     /// The state of this key has everything.
     NothingNew(String),
     /// There is nothing to save.
@@ -60,6 +78,7 @@ impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::IsThere(key) => write!(f, "`{key}` exists already"),
+            Self::NotWhole(key) => write!(f, "`{key}` exists already, is damaged, and has to be deleted"),
             Self::NothingNew(key) => write!(f, "nothing is new since `{key}`"),
             Self::Nothing => f.write_str("there is nothing to save"),
         }
@@ -80,57 +99,31 @@ impl CiCache {
         wanted: &BTreeSet<Place>,
         is_complete: bool,
     ) -> Result<Saved, CiError> {
-        let mut saved = Saved::default();
         if !self.is_writable {
             return Err(CiError::ReadOnly);
         }
         if wanted.is_empty() {
-            saved.outcome = Some(Err(Skipped::Nothing));
-            return Ok(saved);
+            return Ok(Saved::skipped(Skipped::Nothing));
         }
         store.hold(wanted.iter().map(|(package, reference)| (package, reference.source)))?;
-        let before = self.within(0, self.shelf.find(key, prefixes)).await?;
-        let before = before.map(|bytes| State::parse(&bytes, &self.trust).and_then(|state| self.fitting(state, store)));
-        // What cannot be believed is in the way, if anything is.
-        let mut is_in_the_way = matches!(before, Some(Err(_)));
-        let mut held = BTreeMap::new();
-        if let Some(Ok(state)) = &before {
-            let there = self.packs_of(state).await?;
-            let is_whole = there.iter().all(|is_there| *is_there);
-            if state.key == key.as_str() {
-                if is_whole {
-                    saved.outcome = Some(Err(Skipped::IsThere(key.to_string())));
-                    return Ok(saved);
-                }
-                is_in_the_way = true;
-            }
-            held = state.entries.iter().filter(|entry| there[entry.pack]).map(|entry| (entry.place(), entry)).collect();
-            if !is_in_the_way && wanted.iter().all(|place| held.contains_key(place)) {
-                saved.outcome = Some(Err(Skipped::NothingNew(state.key.clone())));
-                return Ok(saved);
-            }
-            let kept = worth_keeping(state, wanted, &there);
-            held.retain(|_, entry| kept.contains(&entry.pack));
-        }
+        let Before { state: before, held, is_in_the_way } = match self.before(store, key, prefixes, wanted).await? {
+            Ok(before) => before,
+            Err(skipped) => return Ok(Saved::skipped(skipped)),
+        };
         let new: Vec<Place> = wanted.iter().filter(|place| !held.contains_key(*place)).cloned().collect();
         let (packed, broken) = self.pack(store, new).await?;
-        for (package, why) in &broken {
-            saved.warnings.push(format!("{package} is not saved: {why}"));
-        }
         let is_complete = is_complete && broken.is_empty();
-        let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-        let key = if is_complete { Ok(key.clone()) } else { key.partial(nanos) };
-        let key = key.map_err(|error| CiError::Place(error.to_string()))?;
+        let key = if is_complete { key.clone() } else { key.partial(SystemTime::now())? };
+        let mut saved = Saved::default();
+        saved.warnings.extend(broken.iter().map(|(package, why)| format!("{package} is not saved: {why}")));
         let mut state = State::new(self.tenant.clone(), store.platform(), &key, now(), is_complete);
-        let mut packs_held = BTreeMap::new();
-        for (place, entry) in held.into_iter().filter(|(place, _)| wanted.contains(place)) {
-            let Some(Ok(before)) = &before else { unreachable!("what is held is of the state before") };
-            let n = *packs_held.entry(entry.pack).or_insert_with(|| {
-                state.packs.push(before.packs[entry.pack]);
+        let mut known = BTreeMap::new();
+        for entry in held.into_values() {
+            let n = *known.entry(entry.pack).or_insert_with(|| {
+                state.packs.extend(before.as_ref().map(|before| before.packs[entry.pack]));
                 state.packs.len() - 1
             });
-            state.entries.push(Entry { pack: n, ..entry.clone() });
-            drop(place);
+            state.entries.push(Entry { pack: n, ..entry });
         }
         for (pack, entries, is_new) in packed {
             saved.n_packed += entries.len();
@@ -142,17 +135,65 @@ impl CiCache {
         }
         saved.n_entries = state.entries.len();
         if saved.n_entries == 0 {
-            saved.outcome = Some(Err(Skipped::Nothing));
-            return Ok(saved);
+            return Ok(Saved { outcome: Some(Err(Skipped::Nothing)), ..saved });
         }
         if is_in_the_way && is_complete {
-            self.within(0, self.shelf.discard(Name::State(&key))).await?;
+            // Not everybody may; then it is still there.
+            drop(self.within(0, self.shelf.discard(Name::State(&key))).await);
         }
         // The packs are all there: a state may not name what is not.
         let content = Buffer::from(state.to_bytes(self.signer.as_ref()));
         let is_written = self.within(content.len() as u64, self.shelf.put(Name::State(&key), content)).await?;
-        saved.outcome = Some(if is_written { Ok(key) } else { Err(Skipped::IsThere(key.to_string())) });
+        saved.outcome = Some(match (is_written, is_in_the_way) {
+            (true, _) => Ok(key.clone()),
+            (false, true) => Err(Skipped::NotWhole(key.to_string())),
+            (false, false) => Err(Skipped::IsThere(key.to_string())),
+        });
+        if is_written && is_complete {
+            self.tidy(&key).await;
+        }
         Ok(saved)
+    }
+
+    /// Finds out what there is to go on from, or why nothing has to be done.
+    async fn before(
+        &self,
+        store: &Store,
+        key: &Key,
+        prefixes: &[Key],
+        wanted: &BTreeSet<Place>,
+    ) -> Result<Result<Before, Skipped>, CiError> {
+        let Some(bytes) = self.within(0, self.shelf.find(key, prefixes)).await? else {
+            return Ok(Ok(Before::default()));
+        };
+        let Ok(state) = State::parse(&bytes, &self.trust).and_then(|state| self.fitting(state, store)) else {
+            // What cannot be believed is in the way, if it has this key.
+            return Ok(Ok(Before { is_in_the_way: true, ..Before::default() }));
+        };
+        let there = self.packs_of(&state).await?;
+        let is_whole = there.iter().all(|is_there| *is_there);
+        let is_in_the_way = state.key == key.as_str();
+        if is_in_the_way && is_whole {
+            return Ok(Err(Skipped::IsThere(state.key)));
+        }
+        let of_use = state.entries.iter().filter(|entry| there[entry.pack] && wanted.contains(&entry.place()));
+        let mut held: BTreeMap<Place, Entry> = of_use.map(|entry| (entry.place(), entry.clone())).collect();
+        if !is_in_the_way && held.len() == wanted.len() {
+            return Ok(Err(Skipped::NothingNew(state.key)));
+        }
+        let kept = worth_keeping(&state, wanted, &there);
+        held.retain(|_, entry| kept.contains(&entry.pack));
+        Ok(Ok(Before { state: Some(state), held, is_in_the_way }))
+    }
+
+    /// Removes what was saved of this key before all of it was there, where that is possible.
+    async fn tidy(&self, key: &Key) {
+        let parts = self.list(&key.partial_prefix()).await.unwrap_or_default();
+        for part in parts.into_iter().filter_map(|part| part.key.parse().ok()) {
+            if let Err(error) = self.delete(&part).await {
+                tracing::debug!(%error, key = %part, "it stays");
+            }
+        }
     }
 
     /// Says for each pack of a state whether it is there.
@@ -165,7 +206,6 @@ impl CiCache {
 
     /// Packs entries and writes the packs. Returns for each what is in it and whether it was written just now; and what
     /// could not be packed.
-    #[expect(clippy::type_complexity, reason = "both are taken apart by the one caller")]
     async fn pack(
         &self,
         store: &Arc<Store>,

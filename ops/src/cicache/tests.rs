@@ -10,7 +10,7 @@ use crate::store::{Depth, Store};
 
 /// A job: an empty store at first, and the directory that outlives it.
 struct Job {
-    _shop: Shop,
+    shop: Shop,
     store: Arc<Store>,
     cache: CiCache,
 }
@@ -35,11 +35,13 @@ impl Job {
         let place = Place::Tier(format!("fs://{}{address}", dir.display()).parse().unwrap());
         let platform = Some(store.platform().to_owned());
         let cache = CiCache::open(place, CiCacheConfig { platform, ..config }).unwrap();
-        Self { store, cache, _shop: shop }
+        Self { shop, store, cache }
     }
 
     fn build(&self, keys: &[Arc<PackageKey>]) {
-        keys.iter().for_each(|key| drop(self._shop.publish(key)));
+        for key in keys {
+            self.shop.publish(key);
+        }
     }
 
     async fn save(&self, key: &str, prefix: &[&str], keys: &[Arc<PackageKey>], is_complete: bool) -> Saved {
@@ -252,6 +254,8 @@ async fn a_state_that_lacks_something_does_not_take_the_key() {
     assert_eq!((restored.key, restored.is_exact, restored.n_restored), (Some(name.to_string()), false, 1));
     assert_eq!(job.save("k-1", &[], &keys, true).await.outcome, Some(Ok(text("k-1"))));
     assert!(Job::at(dir.path()).restore("k-1", &[]).await.is_exact);
+    let left: Vec<_> = job.cache.list("").await.unwrap().into_iter().map(|kept| kept.key).collect();
+    assert_eq!(left, ["k-1"], "what was saved of it before is of no use any more");
 }
 
 #[tokio::test]
@@ -292,8 +296,8 @@ async fn tenants_platforms_and_signatures_keep_states_apart() {
     let dir = tempfile::tempdir().unwrap();
     let signer = SecretKey::generate();
     let trusting = format!("?key={}", signer.public().to_string().replace('+', "%2B"));
-    let signed = CiCacheConfig { signer: Some(signer), ..CiCacheConfig::default() };
-    let one = Job::with(dir.path(), "", signed);
+    let signing = CiCacheConfig { signer: Some(signer), ..CiCacheConfig::default() };
+    let one = Job::with(dir.path(), "", signing);
     let keys = packages(&["a"]);
     one.build(&keys);
     one.save("k-1", &[], &keys, true).await;
