@@ -56,9 +56,10 @@ fn d15_a_killed_holder_frees_at_once() {
     second.wait_for("warning");
     first.signal(Signal::KILL);
     first.finish();
-    // What it left waits for the same word.
+    // What it left waits for the same word, unless the R that was kept warm has ended it by now.
     let orphan = rustix::process::Pid::from_raw(orphan.trim().parse().unwrap()).unwrap();
-    rustix::process::kill_process(orphan, Signal::KILL).unwrap();
+    let killed = rustix::process::kill_process(orphan, Signal::KILL);
+    assert!(matches!(killed, Ok(()) | Err(rustix::io::Errno::SRCH)), "{killed:?}");
     // Now it is the second one that builds.
     fs::read_to_string(&told).unwrap();
     fs::write(&go, "go\n").unwrap();

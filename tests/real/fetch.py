@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Brings real CRAN source packages for the end-to-end tests, and lockfiles that name them.
 
-    python3 tests/real/fetch.py          needs apt (Debian or Ubuntu) and R; no other Python than the standard library
+    python3 tests/real/fetch.py [--more]    needs apt (Debian or Ubuntu) and R; no other Python than the standard library
 
 The originals come from the source archive behind the machine's own apt sources. Left behind in `target/real`
 (`LARDER_REAL` names another folder):
@@ -33,6 +33,12 @@ PACKAGES = """
     pillar pkgconfig plyr promises purrr R6 Rcpp RcppEigen rlang tibble tidyselect timechange utf8 vctrs withr
 """.split()
 
+# What benches take besides (`--more`, in `target/real-more`): more R, and many small compiles.
+MORE = """
+    backports base64enc bit bit64 clipr commonmark crayon digest ellipsis hms htmltools mime prettyunits processx progress
+    ps rappdirs rprojroot yaml
+""".split()
+
 # Some entries have no digest, as entries of repositories that publish none: the first digest seen is then what counts.
 WITHOUT_DIGEST = {"cpp11", "fansi", "minqa", "pkgconfig", "withr"}
 
@@ -57,14 +63,15 @@ def broken_fastmap(fastmap: Source) -> Source:
 
 
 def main() -> int:
-    cache = Path(os.environ.get("LARDER_REAL") or Path(__file__).parents[2] / "target/real").absolute()
+    packages, folder = (PACKAGES + MORE, "real-more") if sys.argv[1:] == ["--more"] else (PACKAGES, "real")
+    cache = Path(os.environ.get("LARDER_REAL") or Path(__file__).parents[2] / "target" / folder).absolute()
     head = lockfile.host()
-    state = {"scripts": digest_of_scripts(), "head": head}
+    state = {"scripts": digest_of_scripts(), "head": head, "packages": packages}
     summary = read_json(cache / "complete.json")
     if summary.get("state") != state or not all((cache / name).is_file() for name in LOCKFILES + summary["files"]):
         (cache / "complete.json").unlink(missing_ok=True)
         try:
-            sources, suites = bring(cache, r_version=head["r_version"].split()[2])
+            sources, suites = bring(packages, cache, r_version=head["r_version"].split()[2])
         except ArchiveError as error:
             print(f"error: {error}", file=sys.stderr)
             return NO_ARCHIVE
@@ -78,12 +85,12 @@ def main() -> int:
     return 0
 
 
-def bring(cache: Path, r_version: str) -> tuple[dict[str, Source], dict[str, str]]:
+def bring(packages: list[str], cache: Path, r_version: str) -> tuple[dict[str, Source], dict[str, str]]:
     """Every package from the first suite that serves one for this R; downloads only what is missing."""
     archive = Archive(cache / "apt")
     known = read_json(cache / "originals.json")
     sources, suites = {}, {}
-    for package in sorted(PACKAGES, key=str.lower):
+    for package in sorted(packages, key=str.lower):
         path = cache / "originals" / known.get(package, {}).get("file", "none")
         source = Source.open(path) if path.is_file() else None
         if source is None or not source.fits(r_version):
