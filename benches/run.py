@@ -32,6 +32,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 SERVED = "http://127.0.0.1:1"
+HERE_AND_NOW = {"platform": "source", "rversion": "*"}
+LOCKFILE = {"lockfile_version": 1, "os": "Linux", "r_version": "R", "platform": "any"}
 SMALL = {"R6", "Rcpp", "fastmap", "generics", "later", "magrittr", "promises", "rlang", "withr"}
 
 
@@ -154,9 +156,9 @@ def tail(machine: Machine) -> dict[str, float]:
         )
     shutil.copytree(package / "src", machine.work / "alone")
     entry = {"ref": "local::.", "package": "tailed", "version": "1.0", "type": "local", "direct": True, "binary": False}
-    entry |= {"dependencies": [], "needscompilation": True, "sources": [str(package)], "metadata": {"RemoteType": "local"}}
+    entry |= {"dependencies": [], "needscompilation": True, "sources": [str(package)], "metadata": {"RemoteType": "local"}, **HERE_AND_NOW}
     lock = machine.work / "tail.lock"
-    lock.write_text(json.dumps({"lockfile_version": 1, "packages": [entry]}))
+    lock.write_text(json.dumps({**LOCKFILE, "packages": [entry]}))
     wall, cpu, _ = machine.run(lock, "tail-store", "tail-library")
     env = {**os.environ, "MAKEFLAGS": f"-j{machine.cores}"}
     (machine.work / "alone/Makevars").write_text("PKG_CXXFLAGS = -g0\n")
@@ -244,10 +246,10 @@ def scale(machine: Machine) -> dict[str, float]:
         needs = [f"pkg{j}" for j in {i // 2, i // 3, (i * 7) % max(i, 1)} if j < i]
         entry = {"ref": name, "package": name, "version": "1.0.0", "type": "standard", "direct": False, "binary": False}
         entry |= {"dependencies": needs, "needscompilation": i % 4 == 0, "sha256": f"{i:064x}"}
-        entry |= {"sources": [f"{SERVED}/src/contrib/{name}_1.0.0.tar.gz"], "metadata": {"RemoteType": "standard"}}
+        entry |= {"sources": [f"{SERVED}/src/contrib/{name}_1.0.0.tar.gz"], "metadata": {"RemoteType": "standard"}, **HERE_AND_NOW}
         entries.append(entry)
     lock = machine.work / "scale.lock"
-    lock.write_text(json.dumps({"lockfile_version": 1, "packages": entries}))
+    lock.write_text(json.dumps({**LOCKFILE, "packages": entries}))
     command = [str(machine.solve), "plan", str(lock), "--store", str(machine.work / "scale-store"), "-l", "nowhere", "--json"]
     timed(command)
     walls, memory = [], 0

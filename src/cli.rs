@@ -8,8 +8,12 @@ use larder_ops::fetch::Mirror;
 use larder_ops::library::GENERATIONS_KEPT;
 use larder_ops::package::PackageName;
 
+mod cicache;
 mod remote;
 
+pub(crate) use cicache::{
+    CacheCommand, CacheDeleteArgs, CacheListArgs, CachePathsArgs, CiArgs, CiCommonArgs, CiKeyArgs, CiMode, CiPlaceArgs,
+};
 pub(crate) use remote::{CacheArgs, RemoteArgs, RemoteCommand};
 
 /// Turn a pak lockfile into a complete R package library
@@ -56,6 +60,9 @@ pub(crate) enum Command {
     /// Look at caches beyond this machine, and move packages there or here ahead of a run
     #[command(subcommand)]
     Remote(RemoteCommand),
+    /// Keep packages from one CI job to the next: save, restore, list, delete
+    #[command(subcommand)]
+    Cache(Box<CacheCommand>),
     /// Check R, compilers, store, and the system packages that a lockfile asks for
     Doctor(DoctorArgs),
     /// Print shell completions
@@ -272,6 +279,8 @@ pub(crate) struct SolveArgs {
     pub source: SourceArgs,
     #[command(flatten)]
     pub cache: CacheArgs,
+    #[command(flatten)]
+    pub ci: CiArgs,
     /// How many CPUs builds, and make within them, may use together [default: all]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub jobs: Option<u32>,

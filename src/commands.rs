@@ -17,6 +17,7 @@ use crate::larder::{self, Config, Larder, Request};
 use crate::lockfile::{Lockfile, LockfileError};
 use crate::ui::{self, ColorMode, Palette};
 
+mod cicache;
 mod clock;
 mod completions;
 mod doctor;
@@ -142,6 +143,7 @@ pub fn main(env: &Env) -> ExitCode {
         Some(Command::Log(args)) => log::run(&args, env),
         Some(Command::Store(command)) => store::run(&command, env),
         Some(Command::Remote(command)) => remote::run(&command, env),
+        Some(Command::Cache(command)) => cicache::run(&command, env),
         Some(Command::Library(command)) => library::run(&command, env),
         Some(Command::Doctor(args)) => doctor::run(&args, &settings, env),
         Some(Command::Completions { shell }) => Ok(completions::run(shell)),
@@ -170,6 +172,10 @@ fn shown(lockfile: &Path) -> String {
 
 /// Reads and checks a lockfile; `-` is standard input.
 fn read_lockfile(path: &Path) -> Result<Lockfile, CommandError> {
+    parse_lockfile(path, &read_bytes(path)?)
+}
+
+fn read_bytes(path: &Path) -> Result<Vec<u8>, CommandError> {
     let shown = shown(path);
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
@@ -182,8 +188,13 @@ fn read_lockfile(path: &Path) -> Result<Lockfile, CommandError> {
         CommandError::new(Exit::Usage, format!("{shown}: cannot read the lockfile: {error}"))
             .hint("name a file that `pak::lockfile_create()` wrote, or `-` for standard input")
     })?;
-    let text = String::from_utf8(bytes)
-        .map_err(|error| CommandError::new(Exit::Usage, format!("{shown}: not a lockfile: {}", error.utf8_error())))?;
+    Ok(bytes)
+}
+
+fn parse_lockfile(path: &Path, bytes: &[u8]) -> Result<Lockfile, CommandError> {
+    let shown = shown(path);
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| CommandError::new(Exit::Usage, format!("{shown}: not a lockfile: {error}")))?;
     Lockfile::parse(text.trim_start_matches('\u{feff}')).map_err(|error| {
         let hint = LockfileError::hint(&error);
         CommandError::new(Exit::Usage, format!("{shown}: {error}")).hint(hint)

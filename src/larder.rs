@@ -8,6 +8,7 @@ use std::time::Duration;
 use larder_graph::{OnFailure, Stop};
 use larder_ops::blobs::Blobs;
 use larder_ops::budget::Budget;
+use larder_ops::cicache::CiError;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher};
 use larder_ops::install::Builder;
@@ -31,6 +32,7 @@ use crate::plan::{Action, Knowledge, Plan, PlanError, Settings, Vertex};
 
 mod bounds;
 mod changes;
+mod cicache;
 mod config;
 mod elsewhere;
 mod engine;
@@ -52,6 +54,7 @@ use reference::{Access, Beside};
 
 pub(crate) use bounds::{DOWNLOADS_MAX, limits};
 pub use changes::{Refresh, Replaced};
+pub use cicache::CiKeys;
 pub use config::{Config, Request};
 pub use exchange::{Abi, Exchange, Found, Ingested, Manifest, STORE_MANIFEST};
 pub use journal::Events;
@@ -94,6 +97,9 @@ pub enum Error {
     /// A cache beyond this machine cannot be used.
     #[error(transparent)]
     Tier(#[from] TierError),
+    /// Packages cannot be kept from one CI job to the next.
+    #[error(transparent)]
+    CiCache(#[from] CiError),
     /// The key that packages are to be signed with cannot be read.
     #[error("the signing key: {0}")]
     SigningKey(#[from] KeyError),
@@ -132,6 +138,7 @@ impl Error {
                 | Self::ReferenceIsLibrary(_)
                 | Self::NoCache
                 | Self::Tier(_)
+                | Self::CiCache(CiError::ReadOnly | CiError::Key(_))
                 | Self::Library(IsGeneration { .. } | NoGenerations(_) | NoSuchGeneration { .. })
                 | Self::Export(ExportError::Missing(_) | ExportError::Nothing)
                 | Self::Import(NotAnExport(_) | OtherPlatform { .. } | Damaged(_) | Refused { .. })

@@ -67,6 +67,7 @@
 
 pub mod blobs;
 pub mod budget;
+pub mod cicache;
 pub mod digest;
 pub mod explain;
 pub mod facets;

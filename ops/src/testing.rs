@@ -12,6 +12,10 @@ use std::thread::JoinHandle;
 
 use crate::digest::Sha256Digest;
 
+mod github;
+
+pub use github::GitHubServer;
+
 /// What goes wrong with one request. [`Server::fail`] says for which and how often.
 #[derive(Debug, Clone)]
 pub enum Fault {

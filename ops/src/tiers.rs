@@ -38,18 +38,18 @@ use crate::package::PackageName;
 use crate::sonames::SystemLibraries;
 use crate::store::Configs;
 
-mod address;
+pub(crate) mod address;
 mod breaker;
 mod bring;
 mod entry;
 mod index;
-mod objects;
+pub(crate) mod objects;
 mod platforms;
 mod push;
 mod tenant;
 #[cfg(test)]
 mod tests;
-mod trust;
+pub(crate) mod trust;
 
 pub use address::{Address, AddressError};
 use breaker::Breaker;
@@ -386,7 +386,7 @@ fn permits(bytes: u64) -> u32 {
     u32::try_from(bytes.clamp(1, IN_FLIGHT_MAX).div_ceil(1 << 20)).expect("it was limited")
 }
 
-fn client() -> reqwest::Result<reqwest::Client> {
+pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
     const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
     // The client asks for a process-wide provider of cryptography; if there is one already, that will do.
     drop(rustls::crypto::ring::default_provider().install_default());

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use larder_ops::budget::Jobserver;
 use larder_ops::link::LinkMode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::cicache::Auto;
 use super::clock::Clock;
 use super::{
-    CommandError, Env, config, in_lockfile, larder, log_to_stderr, palette, plan, read_lockfile, request, survey,
-    with_caches,
+    CommandError, Env, config, in_lockfile, larder, log_to_stderr, palette, parse_lockfile, plan, read_bytes, request,
+    survey, with_caches,
 };
 use crate::OnFailure;
 use crate::cli::{Link, Progress, SolveArgs};
@@ -25,7 +26,8 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 
 pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     let path = args.lockfile.as_deref().unwrap_or("-".as_ref());
-    let lockfile = read_lockfile(path)?;
+    let bytes = read_bytes(path)?;
+    let lockfile = parse_lockfile(path, &bytes)?;
     log_to_stderr(&args.output);
     let config = config(&args.place.store, args.place.r.as_deref(), Some(&args.source), env)?;
     let mut config = with_caches(config, &args.cache, env)?;
@@ -61,7 +63,8 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         survey(&larder, path, &lockfile, &request, env)?;
         return plan::show(&larder, path, &lockfile, &request, None, jobs, args.output.json);
     }
-    let ui = Ui::new(UiOptions {
+    let ci = Auto::of(args, env, &larder, &bytes)?;
+    let options = UiOptions {
         format: if args.output.json { Format::Json } else { Format::Human },
         progress: match args.progress {
             // Log lines and bars cannot share a screen.
@@ -78,12 +81,23 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         },
         palette: palette(env, args.output.color),
         is_terminal: io::stderr().is_terminal(),
-    });
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let exit = runtime.block_on(async {
-        let run = larder.solve(&lockfile, request);
+        let mut signals = Signals::new()?;
+        if let Some(ci) = &ci {
+            tokio::select! {
+                () = ci.before(&larder, &lockfile, &request) => {}
+                () = signals.next() => return Ok(Exit::Interrupted),
+            }
+        }
+        let run = larder.solve(&lockfile, request.clone());
         let mut clock = Clock::new(&args.time, &run, jobs);
-        let exit = watch(run, ui, path, &mut clock).await;
+        let exit = watch(run, Ui::new(options), path, &mut clock, &mut signals).await;
+        if let (Some(ci), Ok(_)) = (&ci, &exit) {
+            let ended = (signals.n_seen > 0, signals.n_seen > 1);
+            ci.after(&larder, (&lockfile, &request), ended, signals.next()).await;
+        }
         // However it ended: what took so long before a failure is worth knowing, too.
         let written = clock.write(args.output.quiet || args.output.json);
         exit.and_then(|exit| written.map(|()| exit))
@@ -110,11 +124,41 @@ fn join(env: &Env) -> Outer {
     }))
 }
 
+/// Ctrl-C and its like.
+struct Signals {
+    interrupts: Signal,
+    terminations: Signal,
+    /// How many came.
+    n_seen: u32,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupts: signal(SignalKind::interrupt())?,
+            terminations: signal(SignalKind::terminate())?,
+            n_seen: 0,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupts.recv() => {}
+            _ = self.terminations.recv() => {}
+        }
+        self.n_seen += 1;
+    }
+}
+
 /// Shows the run until its end. The first Ctrl-C asks it to end cleanly, the second at once.
-async fn watch(mut run: Run, mut ui: Ui, lockfile: &Path, clock: &mut Clock) -> Result<Exit, CommandError> {
+async fn watch(
+    mut run: Run,
+    mut ui: Ui,
+    lockfile: &Path,
+    clock: &mut Clock,
+    signals: &mut Signals,
+) -> Result<Exit, CommandError> {
     let stop = run.stop();
-    let mut interrupts = signal(SignalKind::interrupt())?;
-    let mut terminations = signal(SignalKind::terminate())?;
     loop {
         let is_interrupted = tokio::select! {
             event = run.next() => match event {
@@ -124,8 +168,7 @@ async fn watch(mut run: Run, mut ui: Ui, lockfile: &Path, clock: &mut Clock) -> 
                 }
                 None => break,
             },
-            _ = interrupts.recv() => true,
-            _ = terminations.recv() => true,
+            () = signals.next() => true,
             () = clock.tick() => continue,
             () = abandoned(&stop) => return Ok(Exit::Interrupted),
         };

@@ -3,6 +3,7 @@
 mod ahead;
 mod budget;
 mod build;
+mod cicache;
 mod containers;
 mod crash;
 mod cutoff;

@@ -27,7 +27,7 @@ mod import;
 mod tests;
 
 pub use export::export;
-pub(crate) use export::{pack, write};
+pub(crate) use export::{Packed, pack, write};
 pub use import::import;
 pub(crate) use import::import_one;
 

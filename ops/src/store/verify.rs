@@ -131,7 +131,7 @@ pub fn verify(root: &Path, options: &Options, progress: &(dyn Fn(usize, usize) +
 }
 
 /// Says whether a directory of this name at the top of a store is a platform.
-pub(super) fn is_platform_name(name: &str) -> bool {
+pub(crate) fn is_platform_name(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\0']) && !NO_PLATFORMS.contains(&name)
 }
 

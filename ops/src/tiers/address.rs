@@ -34,7 +34,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// ```
 #[derive(Clone)]
 pub struct Address {
-    pub(super) place: Place,
+    pub(crate) place: Place,
     shown: String,
     secrets: Vec<String>,
     /// Whether results are written there.
@@ -47,7 +47,7 @@ pub struct Address {
 
 /// What stands behind a tier.
 #[derive(Clone)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Directory(PathBuf),
     S3 {
         bucket: String,
@@ -112,7 +112,7 @@ impl Address {
     }
 
     /// Takes what must not be seen out of a message.
-    pub(super) fn redact(&self, message: &str) -> String {
+    pub(crate) fn redact(&self, message: &str) -> String {
         self.secrets.iter().fold(message.to_owned(), |message, secret| message.replace(secret, "***"))
     }
 }

@@ -16,7 +16,7 @@ use std::io::{self, Read};
 use serde::{Deserialize, Serialize};
 
 use super::Tenant;
-use super::trust::{SecretKey, Signature, Trust};
+use super::trust::{SecretKey, Signed, Trust};
 use crate::key::Reference;
 use crate::package::PackageName;
 use crate::sonames::SystemLibraries;
@@ -29,16 +29,7 @@ const SKIPPABLE: [u8; 4] = 0x184D_2A5C_u32.to_le_bytes();
 /// The most that a label may hold.
 const LABEL_BYTES_MAX: u32 = 1 << 20;
 
-/// What precedes an entry.
-#[derive(Debug, Serialize, Deserialize)]
-struct Label {
-    /// A [`Statement`], to the byte as it was signed.
-    statement: String,
-    #[serde(default)]
-    signatures: Vec<Signature>,
-}
-
-/// What an entry says of itself.
+/// What an entry says of itself, in its [`Signed`] label.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Statement {
     format: String,
@@ -98,8 +89,7 @@ pub(super) fn pack(
         sonames: sidecar.sonames.clone(),
     };
     let statement = serde_json::to_string(&statement).map_err(io::Error::from)?;
-    let signatures = signer.map(|signer| signer.sign(statement.as_bytes())).into_iter().collect();
-    let label = serde_json::to_vec(&Label { statement, signatures }).map_err(io::Error::from)?;
+    let label = serde_json::to_vec(&Signed::new(statement, signer)).map_err(io::Error::from)?;
     let mut object = SKIPPABLE.to_vec();
     object.extend(u32::try_from(label.len()).unwrap_or(u32::MAX).to_le_bytes());
     object.extend(label);
@@ -141,17 +131,9 @@ fn read_label(trust: &Trust, object: &mut impl Read) -> Result<Statement, Refusa
     }
     let mut label = vec![0; size as usize];
     object.read_exact(&mut label).map_err(damaged)?;
-    let label: Label = serde_json::from_slice(&label).map_err(|error| refused(&error))?;
-    let is_signed_by_one_of = |keys: &[super::PublicKey]| {
-        let pairs = keys.iter().flat_map(|key| label.signatures.iter().map(move |signature| (key, signature)));
-        pairs.into_iter().any(|(key, signature)| key.has_signed(label.statement.as_bytes(), signature))
-    };
-    match trust {
-        Trust::All => {}
-        Trust::Signed(keys) if is_signed_by_one_of(keys) => {}
-        Trust::Signed(_) | Trust::None => return Err(Refusal::Unsigned),
-    }
-    let statement: Statement = serde_json::from_str(&label.statement).map_err(|error| refused(&error))?;
+    let label: Signed = serde_json::from_slice(&label).map_err(|error| refused(&error))?;
+    let statement = label.trusted_by(trust).ok_or(Refusal::Unsigned)?;
+    let statement: Statement = serde_json::from_str(statement).map_err(|error| refused(&error))?;
     if statement.format != FORMAT {
         return Err(refused(&format!("its format is `{}`, not `{FORMAT}`", statement.format.escape_debug())));
     }

@@ -16,19 +16,19 @@ use opendal_http_transport_reqwest::ReqwestTransport;
 use super::address::Place;
 
 /// An answer of a storage, boxed so that the trait can be an object.
-pub(super) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ObjectError>> + Send + 'a>>;
+pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ObjectError>> + Send + 'a>>;
 
 /// The pieces of an object as they arrive.
-pub(super) type Pieces = Pin<Box<dyn stream::Stream<Item = Result<Buffer, ObjectError>> + Send>>;
+pub(crate) type Pieces = Pin<Box<dyn stream::Stream<Item = Result<Buffer, ObjectError>> + Send>>;
 
 /// A storage that failed; that something is not there is no failure.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct ObjectError(pub(super) String);
+pub(crate) struct ObjectError(pub(crate) String);
 
 /// What was written before, for those who change an object that others may change too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Expect {
+pub(crate) enum Expect {
     /// Whatever is there.
     Anything,
     /// Nothing.
@@ -38,7 +38,7 @@ pub(super) enum Expect {
 }
 
 /// Objects under names.
-pub(super) trait Objects: fmt::Debug + Send + Sync {
+pub(crate) trait Objects: fmt::Debug + Send + Sync {
     /// Opens an object; `None` if it is not there.
     fn open<'a>(&'a self, name: &'a str) -> Answer<'a, Option<Pieces>>;
 
@@ -50,24 +50,24 @@ pub(super) trait Objects: fmt::Debug + Send + Sync {
 
     /// Looks whether an object is there, and how large it is.
     fn size<'a>(&'a self, name: &'a str) -> Answer<'a, Option<u64>>;
+
+    /// Lists the names of all objects below a folder, which ends with a slash.
+    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<String>>;
+
+    /// Removes an object; that it is not there is no error.
+    fn remove<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
 }
 
 /// A storage behind `OpenDAL`.
-pub(super) struct Remote {
+pub(crate) struct Remote {
     operator: Operator,
     /// For servers that want folders made before what is in them.
     with_folders: Option<Operator>,
 }
 
 impl Remote {
-    #[cfg(test)]
-    pub(super) async fn names(&self) -> Vec<String> {
-        let listed = self.operator.list_with("").recursive(true).await.unwrap();
-        listed.into_iter().map(|entry| entry.path().to_owned()).filter(|name| !name.ends_with('/')).collect()
-    }
-
     /// Connects to nothing yet: the first request does.
-    pub(super) fn new(place: &Place, client: &reqwest::Client) -> Result<Self, ObjectError> {
+    pub(crate) fn new(place: &Place, client: &reqwest::Client) -> Result<Self, ObjectError> {
         let transport = HttpTransporter::new(ReqwestTransport::new(client.clone()));
         let over = |operator: Operator| {
             let context = operator.base_context().with_http_transport(transport.clone());
@@ -244,6 +244,18 @@ impl Objects for Remote {
 
     fn size<'a>(&'a self, name: &'a str) -> Answer<'a, Option<u64>> {
         Box::pin(async move { Ok(found(self.operator.stat(name).await)?.map(|info| info.content_length())) })
+    }
+
+    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(async move {
+            let listed = found(self.operator.list_with(folder).recursive(true).await)?.unwrap_or_default();
+            let names = listed.into_iter().map(|entry| entry.path().to_owned());
+            Ok(names.filter(|name| !name.ends_with('/')).collect())
+        })
+    }
+
+    fn remove<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move { found(self.operator.delete(name).await).map(drop) })
     }
 }
 

@@ -67,7 +67,7 @@ impl Cloud {
     }
 
     async fn names(&self) -> Vec<String> {
-        self.objects.names().await
+        self.objects.list("").await.unwrap()
     }
 }
 
@@ -112,6 +112,14 @@ impl Objects for Line {
 
     fn size<'a>(&'a self, name: &'a str) -> Answer<'a, Option<u64>> {
         Box::pin(self.0.arrive(self.0.objects.size(name)))
+    }
+
+    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<String>> {
+        Box::pin(self.0.arrive(self.0.objects.list(folder)))
+    }
+
+    fn remove<'a>(&'a self, name: &'a str) -> Answer<'a, ()> {
+        Box::pin(self.0.arrive(self.0.objects.remove(name)))
     }
 }
 

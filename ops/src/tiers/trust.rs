@@ -62,7 +62,37 @@ pub struct SecretKey {
 /// A signature, with the number of its key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(super) struct Signature(String);
+pub(crate) struct Signature(String);
+
+/// A text and who signed it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Signed {
+    /// To the byte as it was signed.
+    statement: String,
+    #[serde(default)]
+    signatures: Vec<Signature>,
+}
+
+impl Signed {
+    /// Signs a text, if there is a key.
+    pub(crate) fn new(statement: String, signer: Option<&SecretKey>) -> Self {
+        let signatures = signer.map(|signer| signer.sign(statement.as_bytes())).into_iter().collect();
+        Self { statement, signatures }
+    }
+
+    /// Returns the text, if it may be believed.
+    pub(crate) fn trusted_by(&self, trust: &Trust) -> Option<&str> {
+        let is_signed_by = |key: &PublicKey| {
+            self.signatures.iter().any(|signature| key.has_signed(self.statement.as_bytes(), signature))
+        };
+        let is_trusted = match trust {
+            Trust::All => true,
+            Trust::Signed(keys) => keys.iter().any(is_signed_by),
+            Trust::None => false,
+        };
+        is_trusted.then_some(&*self.statement)
+    }
+}
 
 /// Text that is no key.
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +131,7 @@ impl fmt::Debug for PublicKey {
 
 impl PublicKey {
     /// Says whether this key signed these words.
-    pub(super) fn has_signed(&self, words: &[u8], signature: &Signature) -> bool {
+    pub(crate) fn has_signed(&self, words: &[u8], signature: &Signature) -> bool {
         let Ok(bytes) = STANDARD.decode(&signature.0) else { return false };
         let parts = bytes.strip_prefix(ALGORITHM).and_then(|rest| rest.split_first_chunk());
         let Some((id, signature)) = parts else { return false };
@@ -146,7 +176,7 @@ impl SecretKey {
         PublicKey { id: self.id, key }
     }
 
-    pub(super) fn sign(&self, words: &[u8]) -> Signature {
+    pub(crate) fn sign(&self, words: &[u8]) -> Signature {
         let signature = self.pair.sign(words);
         Signature(STANDARD.encode([&ALGORITHM[..], &self.id, signature.as_ref()].concat()))
     }

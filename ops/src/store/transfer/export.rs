@@ -31,6 +31,11 @@ impl Packed {
         &self.listed
     }
 
+    /// Returns how many bytes its files have.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.manifest.size()
+    }
+
     /// Returns what is recorded of it.
     pub(crate) fn sidecar(&self) -> Sidecar {
         Sidecar::parse(&self.sidecar).expect("it was parsed, or sealed, when it was packed")
