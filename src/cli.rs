@@ -29,7 +29,9 @@ pub(crate) use remote::{CacheArgs, RemoteArgs, RemoteCommand};
     subcommand_negates_reqs = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 done, 1 some package failed, 2 bad usage or lockfile, \
+    after_help = "Defaults come from larder.toml here and from larder/larder.toml in the user's configuration directory, \
+                  or from the file that LARDER_CONFIG names.\n\n\
+                  Exit codes: 0 done, 1 some package failed, 2 bad usage or lockfile, \
                   3 environment (no R, no compiler, disk full, store not writable), 101 a bug of ours, 130 interrupted."
 )]
 pub(crate) struct Cli {
@@ -367,8 +369,8 @@ pub(crate) struct PlaceArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
-    /// Where results are kept [default: larder/store in the user's cache directory]
-    #[arg(long, env = "LARDER_STORE", value_name = "DIR", hide_env_values = true)]
+    /// Where results are kept; behind `:` stores that are only read [default: larder/store in the user's cache directory]
+    #[arg(long, env = "LARDER_STORE", value_name = "DIR[:DIR]", hide_env_values = true)]
     pub store: Option<PathBuf>,
 }
 

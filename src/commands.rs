@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::Parser;
+use clap::{CommandFactory, FromArgMatches};
 use larder_ops::fetch::Netrc;
 use larder_ops::install::DebugInfo;
 use larder_ops::tiers::AddressError;
@@ -26,9 +26,12 @@ mod library;
 mod log;
 mod plan;
 mod remote;
+mod settings;
 mod solve;
 mod store;
 mod why;
+
+use settings::Settings;
 
 /// The environment that a command runs in, read once.
 #[derive(Debug)]
@@ -106,7 +109,13 @@ pub fn main(env: &Env) -> ExitCode {
     if let Some(fault) = env.get("LARDER_FAULT").and_then(OsStr::to_str) {
         larder_ops::fault::arm(fault).expect("a test says what is to fail");
     }
-    let cli = match Cli::try_parse() {
+    let settings = Settings::read(env);
+    let mut command = Cli::command();
+    if let Ok(settings) = &settings {
+        command = settings.applied_to(command, env);
+    }
+    let parsed = command.try_get_matches_from_mut(std::env::args_os());
+    let cli = match parsed.and_then(|typed| Cli::from_arg_matches(&typed).map_err(|error| error.format(&mut command))) {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
@@ -114,6 +123,15 @@ pub fn main(env: &Env) -> ExitCode {
         }
     };
     let mut palette = palette(env, Color::Auto);
+    // Help is to be had even so.
+    let settings = match settings {
+        Ok(settings) => settings,
+        Err(error) => {
+            ui::print_error(&error.message, &error.hints, palette);
+            return error.exit.into();
+        }
+    };
+    settings.warnings.iter().for_each(|message| ui::print_warning(message, palette));
     let result = match cli.command {
         None => {
             palette = self::palette(env, cli.solve.output.color);
@@ -127,7 +145,7 @@ pub fn main(env: &Env) -> ExitCode {
         Some(Command::Remote(command)) => remote::run(&command, env),
         Some(Command::Cache(command)) => cicache::run(&command, env),
         Some(Command::Library(command)) => library::run(&command, env),
-        Some(Command::Doctor(args)) => doctor::run(&args, env),
+        Some(Command::Doctor(args)) => doctor::run(&args, &settings, env),
         Some(Command::Completions { shell }) => Ok(completions::run(shell)),
     };
     match result {
@@ -200,14 +218,21 @@ fn base_of(lockfile: &Path) -> PathBuf {
 }
 
 fn store_of(args: &StoreArgs, env: &Env) -> Result<PathBuf, CommandError> {
+    Ok(stores_of(args, env)?.0)
+}
+
+/// Returns the store, and those below it.
+fn stores_of(args: &StoreArgs, env: &Env) -> Result<(PathBuf, Vec<PathBuf>), CommandError> {
     let cache = || env.path("XDG_CACHE_HOME").or_else(|| Some(env.path("HOME")?.join(".cache")));
-    let store = args.store.clone().or_else(|| Some(cache()?.join("larder/store")));
-    let store = store.ok_or_else(|| {
+    let stores = args.store.clone().or_else(|| Some(cache()?.join("larder/store")));
+    let stores = stores.ok_or_else(|| {
         CommandError::new(Exit::Environment, "there is no place for the store: neither HOME nor XDG_CACHE_HOME is set")
             .hint("name a directory with `--store` or `LARDER_STORE`")
     })?;
     // Builds run elsewhere, and the library may hold links into the store.
-    Ok(std::path::absolute(store)?)
+    let mut all = std::env::split_paths(&stores).map(std::path::absolute);
+    let store = all.next().unwrap_or_else(|| Ok(stores.clone()))?;
+    Ok((store, all.collect::<Result<_, _>>()?))
 }
 
 fn request(place: &PlaceArgs, wish: &WishArgs, lockfile: &Path) -> Request {
@@ -228,14 +253,16 @@ fn config(store: &StoreArgs, r: Option<&Path>, source: Option<&SourceArgs>, env:
     let home = env.path("HOME");
     let netrc = env.path("NETRC").or_else(|| Some(home.as_ref()?.join(".netrc")));
     let makevars = env.path("R_MAKEVARS_USER").or_else(|| Some(home.as_ref()?.join(".R/Makevars")));
+    let (store, base_stores) = stores_of(store, env)?;
     Ok(Config {
+        base_stores,
         r: r.map(Path::to_owned),
         is_offline: source.is_some_and(|source| source.offline),
         mirrors: source.map(|source| source.mirror.clone()).unwrap_or_default(),
         netrc: netrc.and_then(|path| fs_err::read_to_string(path).ok()).map(|text| Netrc::parse(&text)),
         github_token: ["GITHUB_PAT", "GITHUB_TOKEN"].iter().find_map(|name| env.get(name)?.to_str().map(str::to_owned)),
         makevars: makevars.filter(|path| path.is_file()),
-        ..Config::new(store_of(store, env)?, env.for_builds())
+        ..Config::new(store, env.for_builds())
     })
 }
 

@@ -242,7 +242,8 @@ impl Larder {
     pub fn open(config: Config) -> Result<Self, Error> {
         let path = config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.clone()).unwrap_or_default();
         let host = Host::probe(config.r.as_deref(), &path, &config.store.join(".probes"))?;
-        let blobs = Blobs::at(config.store.join("blobs"));
+        let below = config.base_stores.iter().map(|store| store.join("blobs"));
+        let blobs = Blobs::at(config.store.join("blobs")).over(below);
         let mut fetching = FetchConfig::new(blobs.clone());
         fetching.user_agent = host.toolchain.user_agent();
         fetching.mirrors.clone_from(&config.mirrors);
@@ -250,15 +251,9 @@ impl Larder {
         fetching.netrc.clone_from(&config.netrc);
         fetching.github_token.clone_from(&config.github_token);
         let tiers = tiers(&config, &host)?;
-        Ok(Self {
-            fetcher: Fetcher::new(fetching),
-            blobs,
-            host,
-            tiers,
-            config,
-            notes: Vec::new(),
-            engines: Engines::default(),
-        })
+        let absent = config.base_stores.iter().filter(|store| !store.is_dir());
+        let notes = absent.map(|store| format!("there is no base store `{}`", store.display())).collect();
+        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, tiers, config, notes, engines: Engines::default() })
     }
 
     /// Returns the machine as it was found.
@@ -273,7 +268,8 @@ impl Larder {
 
     /// Opens the store for this machine's platform.
     pub fn store(&self) -> Store {
-        Store::open(&self.config.store, self.host.platform.clone(), self.host.description.clone())
+        let store = Store::open(&self.config.store, self.host.platform.clone(), self.host.description.clone());
+        store.over(&self.config.base_stores)
     }
 
     /// Returns where the caches beyond this machine are, in the order to ask.

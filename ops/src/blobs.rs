@@ -31,6 +31,8 @@ pub(crate) use partial::{Earlier, Partial};
 #[derive(Debug, Clone)]
 pub struct Blobs {
     dir: Arc<Path>,
+    /// Directories below it, of which only the records of first seen things are read.
+    bases: Arc<[PathBuf]>,
 }
 
 /// What was found the first time something without a known digest was downloaded.
@@ -67,7 +69,13 @@ pub enum BlobError {
 impl Blobs {
     /// Opens the directory `dir` to read what is there, which may be nothing.
     pub fn at(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into().into() }
+        Self { dir: dir.into().into(), bases: Arc::default() }
+    }
+
+    /// Puts this directory over others: what was first seen there counts here too. They are never written.
+    #[must_use]
+    pub fn over(self, bases: impl IntoIterator<Item = PathBuf>) -> Self {
+        Self { bases: bases.into_iter().collect(), ..self }
     }
 
     /// Opens the directory `dir`, which is made if it is absent.
@@ -112,6 +120,12 @@ impl Blobs {
 
     /// Returns what was first seen for `identity`.
     pub fn first_seen(&self, identity: &str) -> Result<Option<FirstSeen>, BlobError> {
+        let below = self.bases.iter().map(Self::at);
+        let mut seen = std::iter::once(self.clone()).chain(below).map(|blobs| blobs.first_seen_here(identity));
+        seen.find(|seen| !matches!(seen, Ok(None))).unwrap_or(Ok(None))
+    }
+
+    fn first_seen_here(&self, identity: &str) -> Result<Option<FirstSeen>, BlobError> {
         let path = self.record_path(identity);
         let text = match fs_err::read(&path) {
             Ok(text) => text,

@@ -61,6 +61,7 @@ use staging::Staging;
 mod entry;
 mod evict;
 mod keys;
+mod layers;
 mod lease;
 mod listing;
 pub mod manifest;
@@ -99,6 +100,9 @@ pub struct Store {
     description: String,
     staging: Mutex<Option<Staging>>,
     lease: Lease,
+    /// Whether it is below another one, and so only read.
+    is_base: bool,
+    bases: Vec<Store>,
 }
 
 /// What the store knows of a source.
@@ -214,6 +218,8 @@ impl Store {
             description: description.into(),
             staging: Mutex::new(None),
             lease: Lease::default(),
+            is_base: false,
+            bases: Vec::new(),
         }
     }
 
@@ -245,17 +251,14 @@ impl Store {
         self.tree(package, reference).with_extension("json")
     }
 
-    /// Returns the tree of an entry if the store has it: one look at the sidecar, one at the tree.
-    pub fn lookup(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
+    fn lookup_here(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
         let tree = self.tree(package, reference);
         (tree.with_extension("json").is_file() && tree.join("DESCRIPTION").is_file()).then_some(tree)
     }
 
-    /// Returns what is known of a source. A file that is missing or cannot be read as such is made good from the
-    /// sidecars.
-    pub fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
+    fn configs_here(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
         self.configs_file(package, source).or_else(|| {
-            let sidecars = self.sidecars(package, source);
+            let sidecars = self.sidecars_here(package, source);
             let (_, _, newest) = sidecars.first()?;
             Some(Configs {
                 source_compiled: newest.source_compiled,
@@ -269,8 +272,7 @@ impl Store {
         serde_json::from_slice(&fs::read(self.source_dir(package, source).join(CONFIGS)).ok()?).ok()
     }
 
-    /// Returns the sidecars of a source's entries with the config hash and the time of last use, last used first.
-    pub fn sidecars(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, SystemTime, Sidecar)> {
+    fn sidecars_here(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, SystemTime, Sidecar)> {
         let items = fs::read_dir(self.source_dir(package, source)).into_iter().flatten().flatten();
         let mut sidecars: Vec<(Sha256Digest, SystemTime, Sidecar)> = items
             .filter_map(|item| {
@@ -289,21 +291,6 @@ impl Store {
             }
         }
         sidecars
-    }
-
-    /// Returns how long the build of a package took that was used last, whatever its source was.
-    pub fn last_build(&self, package: &PackageName) -> Option<Duration> {
-        let sources = fs::read_dir(self.root.join(&self.platform).join(package)).into_iter().flatten().flatten();
-        let sources = sources.filter_map(|source| source.file_name().to_str()?.parse().ok());
-        let sidecars = sources.flat_map(|source| self.sidecars(package, source));
-        let built = sidecars.filter(|(_, _, sidecar)| sidecar.build_ms > 0);
-        let (.., sidecar) = built.max_by_key(|(config, used, _)| (*used, *config))?;
-        Some(Duration::from_millis(sidecar.build_ms))
-    }
-
-    /// Returns the sidecar of one entry.
-    pub fn sidecar(&self, package: &PackageName, reference: Reference) -> Option<Sidecar> {
-        Sidecar::of_tree(&self.tree(package, reference))
     }
 
     /// Notes that an entry is used now. A store that cannot be written is used all the same.
@@ -423,7 +410,7 @@ impl Store {
         // What is not an entry yet is nobody else's to keep.
         self.hold([(package, reference.source)])?;
         fs::create_dir_all(&dir)?;
-        if let Err(broken) = self.inspect(package, reference, Depth::Glance) {
+        if let Err(broken) = self.inspect_here(package, reference, Depth::Glance) {
             self.set_aside(package, reference, &broken)?;
         }
         let replaced = self.stage()?;
@@ -442,7 +429,7 @@ impl Store {
     /// Returns the interface digest of a tree, from its sidecar where it has one.
     pub fn interface(&self, tree: &Path) -> io::Result<Sha256Digest> {
         match Sidecar::of_tree(tree).and_then(|sidecar| sidecar.interface) {
-            Some(interface) if tree.starts_with(&self.root) => Ok(interface),
+            Some(interface) if self.owns(tree) => Ok(interface),
             _ => facets::interface_of(tree),
         }
     }
@@ -492,10 +479,10 @@ impl Store {
         sidecar: &Sidecar,
     ) -> io::Result<()> {
         let source = reference.source;
-        let mut configs = self.configs(package, source).unwrap_or_default();
+        let mut configs = self.configs_here(package, source).unwrap_or_default();
         configs.source_compiled = sidecar.source_compiled;
         configs.linkingto.clone_from(&sidecar.linkingto);
-        configs.configs.retain(|config, _| self.lookup(package, Reference { source, config: *config }).is_some());
+        configs.configs.retain(|config, _| self.lookup_here(package, Reference { source, config: *config }).is_some());
         configs.configs.insert(reference.config, sidecar.config.clone());
         let path = self.source_dir(package, source).join(CONFIGS);
         entry::write(scratch, &path, &serde_json::to_vec_pretty(&configs)?)

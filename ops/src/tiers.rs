@@ -115,6 +115,8 @@ struct Tier {
     is_told: AtomicBool,
     /// The platforms that it is known to have.
     announced: Mutex<BTreeSet<String>>,
+    /// The entries that were found damaged: what is written in their place is welcome.
+    damaged: Mutex<BTreeSet<String>>,
 }
 
 /// What has gone over the line, in entries and bytes.
@@ -303,6 +305,10 @@ impl Tiers {
         format!("{}/{platform}/{package}/{source}", self.tenant)
     }
 
+    fn entry_name(&self, platform: &str, package: &PackageName, reference: Reference) -> String {
+        format!("{}/{}", self.folder(platform, package, reference.source), reference.config)
+    }
+
     fn wanted(&self, package: &PackageName, reference: Reference) -> Wanted {
         Wanted { tenant: self.tenant.clone(), package: package.clone(), reference }
     }
@@ -352,7 +358,12 @@ impl Tier {
             moving: Breaker::default(),
             is_told: AtomicBool::new(false),
             announced: Mutex::default(),
+            damaged: Mutex::default(),
         }
+    }
+
+    fn damaged(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_read(&self) -> bool {

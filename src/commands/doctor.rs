@@ -5,6 +5,7 @@ use std::path::Path;
 
 use larder_ops::toolchain::Distro;
 
+use super::settings::Settings;
 use super::{CommandError, Env, config, read_lockfile};
 use crate::cli::DoctorArgs;
 use crate::exit::Exit;
@@ -30,7 +31,7 @@ impl Findings {
     }
 }
 
-pub(super) fn run(args: &DoctorArgs, env: &Env) -> Result<Exit, CommandError> {
+pub(super) fn run(args: &DoctorArgs, settings: &Settings, env: &Env) -> Result<Exit, CommandError> {
     let lockfile = args.lockfile.as_deref().map(read_lockfile).transpose()?;
     let config = config(&args.place.store, args.place.r.as_deref(), None, env)?;
     let path = env.get("PATH").unwrap_or_default();
@@ -54,6 +55,17 @@ pub(super) fn run(args: &DoctorArgs, env: &Env) -> Result<Exit, CommandError> {
         Err(error) => findings.bad("R", &error.to_string(), &install),
     }
     store(&mut findings, &config.store);
+    for base in &config.base_stores {
+        let shown = format!("{} (only read)", base.display());
+        if base.is_dir() {
+            findings.good("store", &shown);
+        } else {
+            findings.bad("store", &shown, "it is not there: correct `--store` or `LARDER_STORE`");
+        }
+    }
+    for file in &settings.files {
+        findings.good("config", &std::path::absolute(file)?.display().to_string());
+    }
     if let Some(lockfile) = lockfile {
         let wanted: Vec<String> = lockfile.entries().iter().flat_map(|entry| entry.system_packages.clone()).collect();
         let mut missing = system::missing_packages(&wanted);

@@ -31,6 +31,8 @@ use crate::host;
 pub struct Config {
     /// The store's directory; made when something is stored.
     pub store: PathBuf,
+    /// Stores below it: asked in this order for what it lacks, and never written.
+    pub base_stores: Vec<PathBuf>,
     /// R; `None` for the one on `PATH` of `env`.
     pub r: Option<PathBuf>,
     /// How many units of CPU builds may take together.
@@ -75,6 +77,7 @@ impl Config {
     pub fn new(store: impl Into<PathBuf>, env: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         Self {
             store: store.into(),
+            base_stores: Vec::new(),
             r: None,
             jobs: std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX)),
             memory_bytes: host::memory_bytes().unwrap_or(u64::MAX),

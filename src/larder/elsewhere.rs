@@ -19,11 +19,12 @@ impl Larder {
     pub async fn settle_platform(&mut self) {
         let path = self.config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
         let missing = self.host.toolchain.missing_compilers(path.unwrap_or_default());
-        let is_own = || self.config.store.join(&self.host.platform).is_dir();
+        let stores = || std::iter::once(&self.config.store).chain(&self.config.base_stores);
+        let is_own = || stores().any(|store| store.join(&self.host.platform).is_dir());
         if missing.is_empty() || is_own() {
             return;
         }
-        let mut known = store::platforms(&self.config.store);
+        let mut known: Vec<_> = stores().flat_map(|store| store::platforms(store)).collect();
         if let Some(tiers) = &self.tiers {
             known.extend(tiers.platforms_like(&self.host.platform).await);
         }

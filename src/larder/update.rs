@@ -11,7 +11,7 @@ use larder_ops::library::{Change, Library, Put, What, has_package};
 use larder_ops::link::{LinkMode, Linker};
 use larder_ops::op::{How, Key, PackageOp, Standing};
 use larder_ops::package::PackageName;
-use larder_ops::store::Sidecar;
+use larder_ops::store::{Sidecar, Store};
 use larder_ops::trouble::Trouble;
 
 use super::tell::is_kept;
@@ -43,7 +43,7 @@ pub(super) async fn update(
     report: &mut Report,
     emit: &mut impl FnMut(Event),
 ) -> Result<(), Error> {
-    let Gathered { put, provided, held_back, stale } = gather(plan, done, &library, larder.store().root());
+    let Gathered { put, provided, held_back, stale } = gather(plan, done, &library, &larder.store());
     let mut warn = |message| emit(Event::Warning { message });
     // Those that are stale themselves were told of as they settled.
     let told: BTreeSet<PackageName> = report.stale.iter().map(|stale| stale.package.clone()).collect();
@@ -107,7 +107,8 @@ pub(super) async fn update(
     }
     let (duration, used) = (start.elapsed(), linker.mode());
     // Between two file systems that is no news.
-    let is_refused = used == LinkMode::Copy && is_one_file_system(store.root(), &request.library);
+    let are_near = || trees.iter().all(|tree| is_one_file_system(tree, &request.library));
+    let is_refused = used == LinkMode::Copy && are_near();
     if larder.config.link.is_none() && linker.has_copied() && is_refused {
         let so = "so packages were copied; `--link copy` says that this is meant";
         warn(format!("the file system of store and library refuses hard links, {so}"));
@@ -122,7 +123,7 @@ pub(super) async fn update(
 }
 
 /// Goes through all packages, inputs first.
-fn gather(plan: &Plan, done: &GraphReport<PackageOp>, library: &Library, store: &Path) -> Gathered {
+fn gather(plan: &Plan, done: &GraphReport<PackageOp>, library: &Library, store: &Store) -> Gathered {
     let mut gathered = Gathered::default();
     // What needs something that failed would not load.
     let mut lost = HashSet::new();
@@ -144,7 +145,7 @@ fn gather(plan: &Plan, done: &GraphReport<PackageOp>, library: &Library, store: 
         let (Some(done), Some(key)) = (had, key) else { continue };
         let what = match &done.tree {
             Some(_) if spec.standing == Standing::Foreign => What::Foreign,
-            Some(tree) if tree.starts_with(store) => What::Stored(key.reference()),
+            Some(tree) if store.owns(tree) => What::Stored(key.reference()),
             _ => What::InLibrary(key.reference()),
         };
         match (&done.how, &done.tree) {

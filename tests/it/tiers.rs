@@ -5,10 +5,16 @@ use std::process::Command;
 
 use fs_err as fs;
 
+use crate::world::clouds::{Cloud, Dialect};
 use crate::world::servers::Daemon;
 use crate::world::{PATH, Package, Ran, World, need_r};
 
-const S3_LOGIN: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "someone"), ("AWS_SECRET_ACCESS_KEY", "s3cret")];
+const LOGINS: [(&str, &str); 4] = [
+    ("AWS_ACCESS_KEY_ID", "someone"),
+    ("AWS_SECRET_ACCESS_KEY", "s3cret"),
+    ("AZBLOB_ACCOUNT_NAME", "someone"),
+    ("AZBLOB_ACCOUNT_KEY", "czNjcmV0"),
+];
 
 fn lock(world: &World, hdr: &str, number: u32) -> PathBuf {
     let lnk = Package::linker("lnk", "2.0", "hdr");
@@ -18,15 +24,15 @@ fn lock(world: &World, hdr: &str, number: u32) -> PathBuf {
 }
 
 /// A machine of its own: another store, another library, the same network.
-fn machine(world: &World, name: &str) -> Command {
+pub(crate) fn machine(world: &World, name: &str) -> Command {
     let mut command = world.command();
     command.env("LARDER_STORE", world.path(&format!("{name}/store")));
     command.env("LARDER_LIBRARY", world.path(&format!("{name}/library")));
-    command.envs(S3_LOGIN);
+    command.envs(LOGINS);
     command
 }
 
-fn solve(world: &World, name: &str, lockfile: &Path, cache: &str) -> Ran {
+pub(crate) fn solve(world: &World, name: &str, lockfile: &Path, cache: &str) -> Ran {
     world.finish(machine(world, name).arg(lockfile).args(["--json", "--cache", cache]))
 }
 
@@ -95,6 +101,21 @@ fn an_s3_server_serves_as_a_cache() {
     let world = World::new();
     let Some(server) = Daemon::s3() else { return };
     serves(&world, &format!("s3://bucket/some/prefix?endpoint=http://127.0.0.1:{}", server.port));
+}
+
+/// Both dialects are played: no server of Google's or Microsoft's runs here.
+#[test]
+fn what_speaks_like_google_or_azure_serves_as_a_cache() {
+    need_r!();
+    for (dialect, start, end) in [
+        (Dialect::Google, "gs://bucket/some/prefix", "&anonymous=true"),
+        (Dialect::Azure, "azblob://bucket/some/prefix", "&account=someone"),
+    ] {
+        let (world, cloud) = (World::new(), Cloud::start(dialect));
+        serves(&world, &format!("{start}?endpoint=http://127.0.0.1:{}{end}", cloud.port));
+        let names = cloud.names();
+        assert!(names.len() >= 12 && names.iter().all(|name| name.starts_with("some/prefix/local/")), "{names:?}");
+    }
 }
 
 #[test]

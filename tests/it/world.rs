@@ -16,9 +16,11 @@ use larder_ops::testing::{Page, Server};
 use serde_json::{Value, json};
 
 mod archive;
+pub(crate) mod clouds;
 mod fake_r;
 mod mounted;
 mod package;
+pub(crate) mod proxy;
 mod ran;
 pub(crate) mod servers;
 mod session;

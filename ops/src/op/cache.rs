@@ -100,7 +100,7 @@ impl CacheManager<PackageOp> for StoreCache {
 
     async fn save(&self, save: Save<'_, PackageOp>) -> Result<(), OpError> {
         let (Some(key), Some(tree)) = (save.key.wanted(), &save.output.tree) else { return Ok(()) };
-        let is_elsewhere = *tree != self.store.tree(key.package(), key.reference());
+        let is_elsewhere = self.store.lookup(key.package(), key.reference()).as_ref() != Some(tree);
         if is_elsewhere && matches!(save.key, Key::Build(_)) {
             let (store, key, tree) = (Arc::clone(&self.store), Arc::clone(key), tree.clone());
             blocking(move || take_in(&store, &key, &tree)).await?;

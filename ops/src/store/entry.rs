@@ -113,7 +113,7 @@ impl Store {
 
     /// Returns what the tree of an entry consists of, if that is recorded and the record is what the sidecar names.
     pub(super) fn manifest(&self, package: &PackageName, reference: Reference, sidecar: &Sidecar) -> Option<Manifest> {
-        let text = fs::read(self.manifest_path(package, reference)).ok()?;
+        let text = fs::read(self.place(package, reference).with_extension("files")).ok()?;
         Manifest::parse(&text).ok().filter(|_| sidecar.tree == Some(Sha256Digest::of(&text)))
     }
 
@@ -137,8 +137,9 @@ impl Store {
         Ok(())
     }
 
-    /// Looks at an entry before it is used. `None` if there is none; `Err` if there is one that is broken.
-    pub fn inspect(
+    /// Looks at an entry of this very store before it is used. `None` if there is none; `Err` if there is one that is
+    /// broken.
+    pub(super) fn inspect_here(
         &self,
         package: &PackageName,
         reference: Reference,
@@ -160,7 +161,8 @@ impl Store {
             }
         };
         // Where the content is right, so can the modes be.
-        let is_mended = !wrong.is_empty() && self.mend_modes(package, reference, &wrong).unwrap_or(false);
+        let is_mended =
+            !wrong.is_empty() && !self.is_base && self.mend_modes(package, reference, &wrong).unwrap_or(false);
         let mut wrong = wrong.into_iter().filter(|_| !is_mended);
         match wrong.next() {
             None => Ok(Some(tree)),

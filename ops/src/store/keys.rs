@@ -61,12 +61,13 @@ impl Store {
             if self.lookup(key.package(), key.reference()).is_some() {
                 return Some(Lead { key, is_there: true });
             }
-            let mut keys = self.keys(&key)?;
             let config = key.reference().config;
-            match keys.links.remove(&config) {
-                Some(next) => key = next,
-                None => return keys.released.contains(&config).then_some(Lead { key, is_there: false }),
-            }
+            let mut links = self.layers().filter_map(|store| store.keys(&key)?.links.remove(&config));
+            let Some(next) = links.next() else {
+                let is_released = self.keys(&key)?.released.contains(&config);
+                return is_released.then_some(Lead { key, is_there: false });
+            };
+            key = next;
         }
         None
     }
@@ -85,7 +86,7 @@ impl Store {
     pub fn release(&self, key: &PackageKey) -> Result<(), StoreError> {
         let (package, reference) = (key.package(), key.reference());
         let _lock = self.lock_source(reference.source)?;
-        let Some(tree) = self.lookup(package, reference) else { return Ok(()) };
+        let Some(tree) = self.lookup_here(package, reference) else { return Ok(()) };
         self.change_keys(key, |keys, config| {
             keys.released.insert(config);
         });
@@ -103,8 +104,8 @@ impl Store {
     /// Returns the digest of a part of a result: as it was remembered, else the interface as its sidecar has it.
     pub fn content_digest(&self, key: &PackageKey, output: u32, selector: Option<&str>) -> Option<Sha256Digest> {
         let config = key.reference().config;
-        let remembered = self.keys(key).and_then(|keys| {
-            let mut known = keys.digests.into_iter();
+        let remembered = self.layers().find_map(|store| {
+            let mut known = store.keys(key)?.digests.into_iter();
             known.find(|known| known.is_of(config, output, selector)).map(|known| known.digest)
         });
         let in_sidecar =

@@ -62,6 +62,9 @@ impl Tiers {
                 Err(Failure::Store(error)) => return Err(error),
                 Err(Failure::Tier(error)) => drop(self.note::<()>(tier, &tier.moving, Err(error))),
                 Err(Failure::Object(refusal)) => {
+                    if refusal.is_damage() {
+                        tier.damaged().insert(self.entry_name(store.platform(), package, reference));
+                    }
                     self.warn(tier, &format!("its entry of {package} is passed over: {refusal}"));
                 }
             }
@@ -76,7 +79,7 @@ impl Tiers {
         package: &PackageName,
         reference: Reference,
     ) -> Result<Option<u64>, Failure> {
-        let name = format!("{}/{}", self.folder(store.platform(), package, reference.source), reference.config);
+        let name = self.entry_name(store.platform(), package, reference);
         let opened = tokio::time::timeout(tier.address.timeout, tier.objects.open(&name)).await;
         let Some(pieces) = opened.unwrap_or_else(|_| Err(tier.is_silent())).map_err(Failure::Tier)? else {
             return Ok(None);

@@ -65,6 +65,14 @@ pub(super) enum Refusal {
     Import(#[from] ImportError),
 }
 
+impl Refusal {
+    /// Says whether the bytes are at fault, and not whose they are or what this machine lacks.
+    pub(super) fn is_damage(&self) -> bool {
+        use ImportError::{Damaged, NotAnExport, Refused};
+        matches!(self, Self::NotAnEntry(_) | Self::Import(Damaged(_) | NotAnExport(_) | Refused { .. }))
+    }
+}
+
 /// Makes the object of an entry of `store`.
 pub(super) fn pack(
     store: &Store,

@@ -147,16 +147,30 @@ fn operator(place: &Place, makes_folders: bool) -> opendal::Result<Operator> {
 }
 
 fn error(error: &opendal::Error) -> ObjectError {
-    // The first line says what, the others which request headers and which service.
-    let text = format!("{error:#}");
     let mut source = std::error::Error::source(error);
-    let mut causes = Vec::new();
-    while let Some(cause) = source {
-        causes.push(cause.to_string());
-        source = cause.source();
+    let mut cause = None;
+    while let Some(deeper) = source {
+        cause = Some(deeper.to_string());
+        source = deeper.source();
     }
-    let what = if causes.is_empty() { text } else { causes.pop().unwrap_or(text) };
+    // `kind at operation, context: { request, response } => what was said`: of the response its status is of use.
+    let text = format!("{error:#}");
+    let text = text.lines().next().unwrap_or_default();
+    let said = text.rsplit_once(" => ").map_or(text, |(_, said)| said);
+    let digits = |(_, rest): (&str, &str)| rest.chars().take_while(char::is_ascii_digit).collect::<String>();
+    let status = text.split_once("status: ").map(digits);
+    let what = match (cause, status) {
+        (Some(cause), _) => cause,
+        (None, Some(status)) => format!("it answered {status}: {said}"),
+        (None, None) => said.to_owned(),
+    };
     ObjectError(what.lines().next().unwrap_or_default().chars().take(300).collect())
+}
+
+/// Says whether a storage compares versions, and no tags.
+fn has_versions_alone(operator: &Operator) -> bool {
+    let can = operator.info().capability();
+    can.write_with_if_version_match && !can.write_with_if_match
 }
 
 fn found<T>(answer: opendal::Result<T>) -> Result<Option<T>, ObjectError> {
@@ -189,7 +203,12 @@ impl Objects for Remote {
         Box::pin(async move {
             let Some(reader) = found(self.operator.reader(name).await)? else { return Ok(None) };
             let Some(content) = found(reader.read(..).await)? else { return Ok(None) };
-            let tag = reader.metadata().and_then(|metadata| metadata.etag().map(str::to_owned));
+            let by_version = has_versions_alone(&self.operator);
+            let tag = |metadata: opendal::Metadata| {
+                let tag = if by_version { metadata.version() } else { metadata.etag() };
+                tag.map(str::to_owned)
+            };
+            let tag = reader.metadata().and_then(|metadata| tag(metadata.clone()));
             Ok(Some((content.to_vec(), tag)))
         })
     }
@@ -201,6 +220,7 @@ impl Objects for Remote {
             match expect {
                 Expect::Nothing if can.write_with_if_not_exists => options.if_not_exists = true,
                 Expect::Tag(tag) if can.write_with_if_match => options.if_match = Some(tag),
+                Expect::Tag(tag) if has_versions_alone(&self.operator) => options.if_version_match = Some(tag),
                 Expect::Anything | Expect::Nothing | Expect::Tag(_) => {}
             }
             let mut written = self.operator.write_options(name, content.clone(), options.clone()).await;

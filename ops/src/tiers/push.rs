@@ -53,11 +53,13 @@ impl Tiers {
 
     async fn upload(&self, store: &Arc<Store>, package: &PackageName, reference: Reference, tiers: &[usize]) {
         let _permit = self.uploading.acquire().await.expect("it is never closed");
-        let name = format!("{}/{}", self.folder(store.platform(), package, reference.source), reference.config);
+        let name = self.entry_name(store.platform(), package, reference);
         let mut lacking = Vec::new();
         for tier in tiers.iter().map(|n| &self.chain[*n]) {
-            if self.ask(tier, tier.objects.size(&name)).await == Some(None) {
-                lacking.push(tier);
+            if tier.damaged().contains(&name) {
+                lacking.push((tier, Expect::Anything));
+            } else if self.ask(tier, tier.objects.size(&name)).await == Some(None) {
+                lacking.push((tier, Expect::Nothing));
             }
         }
         if lacking.is_empty() {
@@ -81,12 +83,12 @@ impl Tiers {
         let size = object.len() as u64;
         let (object, index) = (Buffer::from(object), Index::of(reference.config, &sidecar, size));
         let source = Source { platform: store.platform().to_owned(), package: package.clone(), hash: reference.source };
-        for tier in lacking {
+        for (tier, expect) in lacking {
             if !tier.moving.admits() {
                 continue;
             }
             let patience = tier.address.timeout + Duration::from_secs(size / RATE_MIN);
-            let written = tier.objects.write(&name, object.clone(), Expect::Nothing);
+            let written = tier.objects.write(&name, object.clone(), expect);
             let written = tokio::time::timeout(patience, written).await.unwrap_or_else(|_| Err(tier.is_silent()));
             // The entry first: an index may lack what is there, but not have what is not.
             if self.note(tier, &tier.moving, written).is_some()

@@ -75,7 +75,7 @@ pub(crate) fn write(store: &Store, packed: Vec<Packed>, out: impl Write) -> Resu
         let member = listed.member(n);
         append(&mut tar, format!("{member}.json").as_ref(), &sidecar)?;
         append(&mut tar, format!("{member}.files").as_ref(), &manifest.to_text())?;
-        let tree = store.tree(&listed.package, listed.reference);
+        let tree = store.place(&listed.package, listed.reference);
         for (path, item) in manifest.iter() {
             if let Item::File { size, digest, .. } = item {
                 let member = Path::new(&member).join(path);

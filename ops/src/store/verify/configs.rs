@@ -54,8 +54,8 @@ impl Store {
             let candidates = [Some(&sidecar.config), known.and_then(|known| known.get(&config))];
             candidates.into_iter().flatten().find(|map| map.hash() == config).cloned()
         };
-        let mut sidecars = self.sidecars(package, source);
-        sidecars.retain(|(config, ..)| self.lookup(package, Reference { source, config: *config }).is_some());
+        let mut sidecars = self.sidecars_here(package, source);
+        sidecars.retain(|(config, ..)| self.lookup_here(package, Reference { source, config: *config }).is_some());
         let of_sidecar = |sidecar: &Sidecar| (sidecar.linkingto.clone(), sidecar.source_compiled);
         let ours: Vec<_> = sidecars.iter().filter(|(_, _, sidecar)| !sidecar.package.is_empty()).collect();
         let said = file.as_ref().map(|file| (file.linkingto.clone(), file.source_compiled));
