@@ -6,6 +6,7 @@ use std::process::Command;
 use fs_err as fs;
 use larder_ops::testing::GitHubServer;
 
+use crate::world::servers::Daemon;
 use crate::world::{Package, Ran, World, need_r};
 
 fn lock(world: &World, hdr: &str, number: u32) -> PathBuf {
@@ -126,6 +127,36 @@ fn around_a_run_states_are_restored_and_saved_by_themselves() {
         "{}",
         ran.stderr
     );
+}
+
+#[test]
+fn any_server_that_serves_as_a_cache_will_do() {
+    need_r!();
+    let world = World::new();
+    let (old, new) = (lock(&world, "1.0", 1), lock(&world, "1.2", 2));
+    world.finish(runner(&world, "one").arg(&old)).ok();
+    let (redis, s3, nginx) = (Daemon::redis(&world), Daemon::s3(), Daemon::nginx(&world));
+    let places = [
+        (redis.as_ref().map(|server| format!("redis://:s3cret@127.0.0.1:{}/1", server.port)), false),
+        (s3.as_ref().map(|server| format!("s3://bucket/ci?endpoint=http://127.0.0.1:{}", server.port)), true),
+        (nginx.as_ref().map(|server| format!("http://127.0.0.1:{}/ci", server.port)), true),
+    ];
+    for (n, (place, tells)) in places.into_iter().enumerate() {
+        let Some(place) = place else { continue };
+        let cache = |name: &str, what: &str, lockfile: &Path| {
+            let mut command = runner(&world, name);
+            command.envs([("AWS_ACCESS_KEY_ID", "someone"), ("AWS_SECRET_ACCESS_KEY", "s3cret")]);
+            let ran = world.finish(command.args(["cache", what]).arg(lockfile).args(["--json", "--url", &place])).ok();
+            assert!(!format!("{}{}", ran.stdout, ran.stderr).contains("s3cret"));
+            ran
+        };
+        let saved = told(&cache("one", "save", &old), "ci-saved");
+        assert_eq!(saved["packed"], 4, "{place}: {saved}");
+        let restored = told(&cache(&format!("to-{n}"), "restore", &old), "ci-restored");
+        assert_eq!((&restored["exact"], &restored["packages"]), (&true.into(), &4.into()), "{place}: {restored}");
+        let near = told(&cache(&format!("near-{n}"), "restore", &new), "ci-restored");
+        assert_eq!(near["packages"].as_u64() > Some(0), tells, "{place}: {near}");
+    }
 }
 
 #[test]

@@ -103,16 +103,22 @@ impl TierShelf {
         read.try_filter_map(|found| std::future::ready(Ok(found))).try_collect().await
     }
 
-    /// Returns the names of states, with platform and key.
-    async fn names(&self) -> Result<Vec<(String, String, Key)>, ObjectError> {
+    /// Returns the names of states, with platform and key; `None` if the storage does not tell.
+    async fn known(&self) -> Result<Option<Vec<(String, String, Key)>>, ObjectError> {
         let folder = self.folder();
-        let names = self.objects.list(&folder).await?;
+        let Some(names) = self.objects.list(&folder).await? else { return Ok(None) };
         let parsed = names.into_iter().filter_map(|name| {
             let (platform, key) = name.strip_prefix(&folder)?.split_once('/')?;
             let (platform, key) = (platform.to_owned(), Key::of_component(key)?);
             is_platform_name(&platform).then_some((name, platform, key))
         });
-        Ok(parsed.collect())
+        Ok(Some(parsed.collect()))
+    }
+
+    /// As [`TierShelf::known`], for who cannot do without.
+    async fn names(&self) -> Result<Vec<(String, String, Key)>, ObjectError> {
+        let why = "this kind of storage does not tell what it has";
+        self.known().await?.ok_or_else(|| ObjectError(why.to_owned()))
     }
 }
 
@@ -122,7 +128,8 @@ impl Shelf for TierShelf {
             if let Some((bytes, _)) = self.objects.read(&self.name(Name::State(key))).await? {
                 return Ok(Some(bytes));
             }
-            let names = self.names().await?;
+            // Without a list there are only exact keys.
+            let names = self.known().await?.unwrap_or_default();
             for prefix in std::iter::once(key).chain(prefixes) {
                 let is_meant = |(_, platform, key): &&(String, String, Key)| {
                     self.platform.as_ref() == Some(platform) && key.as_str().starts_with(prefix.as_str())

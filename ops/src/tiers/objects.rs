@@ -51,8 +51,8 @@ pub(crate) trait Objects: fmt::Debug + Send + Sync {
     /// Looks whether an object is there, and how large it is.
     fn size<'a>(&'a self, name: &'a str) -> Answer<'a, Option<u64>>;
 
-    /// Lists the names of all objects below a folder, which ends with a slash.
-    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<String>>;
+    /// Lists the names of all objects below a folder, which ends with a slash; `None` if that cannot be had.
+    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Option<Vec<String>>>;
 
     /// Removes an object; that it is not there is no error.
     fn remove<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
@@ -246,11 +246,14 @@ impl Objects for Remote {
         Box::pin(async move { Ok(found(self.operator.stat(name).await)?.map(|info| info.content_length())) })
     }
 
-    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<String>> {
+    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Option<Vec<String>>> {
         Box::pin(async move {
+            if !self.operator.info().capability().list {
+                return Ok(None);
+            }
             let listed = found(self.operator.list_with(folder).recursive(true).await)?.unwrap_or_default();
             let names = listed.into_iter().map(|entry| entry.path().to_owned());
-            Ok(names.filter(|name| !name.ends_with('/')).collect())
+            Ok(Some(names.filter(|name| !name.ends_with('/')).collect()))
         })
     }
 

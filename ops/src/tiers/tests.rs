@@ -67,7 +67,7 @@ impl Cloud {
     }
 
     async fn names(&self) -> Vec<String> {
-        self.objects.list("").await.unwrap()
+        self.objects.list("").await.unwrap().unwrap()
     }
 }
 
@@ -114,7 +114,7 @@ impl Objects for Line {
         Box::pin(self.0.arrive(self.0.objects.size(name)))
     }
 
-    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Vec<String>> {
+    fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Option<Vec<String>>> {
         Box::pin(self.0.arrive(self.0.objects.list(folder)))
     }
 
