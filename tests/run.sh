@@ -36,6 +36,7 @@ need_r
 missing curl curl
 missing git git
 missing nginx nginx-light
+[ -e /usr/lib/nginx/modules/ngx_http_dav_ext_module.so ] || wanted="$wanted libnginx-mod-http-dav-ext"
 missing python3 python3
 missing redis-server redis-server
 missing strace strace
