@@ -7,9 +7,9 @@ use fs_err as fs;
 
 use crate::world::clouds::{Cloud, Dialect};
 use crate::world::servers::Daemon;
-use crate::world::{PATH, Package, Ran, World, need_r};
+use crate::world::{Package, Ran, World, need_r, without_compilers};
 
-const LOGINS: [(&str, &str); 4] = [
+pub(crate) const LOGINS: [(&str, &str); 4] = [
     ("AWS_ACCESS_KEY_ID", "someone"),
     ("AWS_SECRET_ACCESS_KEY", "s3cret"),
     ("AZBLOB_ACCOUNT_NAME", "someone"),
@@ -34,30 +34,6 @@ pub(crate) fn machine(world: &World, name: &str) -> Command {
 
 pub(crate) fn solve(world: &World, name: &str, lockfile: &Path, cache: &str) -> Ran {
     world.finish(machine(world, name).arg(lockfile).args(["--json", "--cache", cache]))
-}
-
-/// Returns a directory with all programs of this machine but those that compile.
-fn without_compilers(world: &World) -> PathBuf {
-    let bin = world.path("bin");
-    fs::create_dir_all(&bin).unwrap();
-    let mut dirs: Vec<PathBuf> = std::env::split_paths(PATH).collect();
-    dirs.reverse();
-    for program in dirs.iter().flat_map(|dir| crate::world::items(dir)) {
-        let name = program.file_name().unwrap().to_str().unwrap_or_default().to_owned();
-        let compiles =
-            ["gcc", "g++", "c++", "cc", "c89", "c99", "cpp", "make", "gmake", "clang", "gfortran", "f77", "f95"];
-        let stem = name.rsplit_once("-linux-gnu-").map_or(&*name, |(_, stem)| stem);
-        let is_compiler = compiles.iter().any(|compiler| {
-            stem.strip_prefix(compiler)
-                .is_some_and(|rest| rest.chars().all(|c| c == '-' || c == '.' || c.is_ascii_digit()))
-        });
-        if !is_compiler {
-            let place = bin.join(&name);
-            let _ = fs::remove_file(&place);
-            rustix::fs::symlink(&program, &place).unwrap();
-        }
-    }
-    bin
 }
 
 /// What every kind of cache must do: fill, serve another machine, survive an upgrade, keep quiet about passwords.
@@ -138,7 +114,8 @@ fn redis_serves_as_a_cache() {
 fn a_machine_without_compilers_gets_the_whole_library() {
     need_r!();
     let world = World::new();
-    let (lockfile, bin) = (lock(&world, "1.0", 1), without_compilers(&world));
+    let (lockfile, bin) = (lock(&world, "1.0", 1), world.path("bin"));
+    without_compilers(&bin);
     let cache = format!("fs://{}", world.path("cloud").display());
     solve(&world, "one", &lockfile, &cache).ok();
     let n_before = world.server.requests().len();
