@@ -58,7 +58,7 @@ impl CiCache {
         for entry in &state.entries {
             let (package, reference) = entry.place();
             store.hold([(&package, reference.source)])?;
-            let is_usable = || entry.sonames.iter().all(|soname| self.libraries.has(soname));
+            let is_usable = || self.libraries.lacking(&entry.sonames).is_empty();
             if is_wanted(&package, reference) && store.lookup(&package, reference).is_none() && is_usable() {
                 *packs.entry(entry.pack).or_default() += 1;
             }
