@@ -274,7 +274,8 @@ fn with_caches(config: Config, args: &CacheArgs, env: &Env) -> Result<Config, Co
         named => Ok(named.to_vec()),
     };
     let caches = caches.map_err(|error| CommandError::new(Exit::Usage, format!("LARDER_CACHE: {error}")))?;
-    Ok(Config { caches, tenant: args.tenant.clone(), signing_key: args.signing_key.clone(), ..config })
+    let github = cicache::github(env);
+    Ok(Config { caches, github, tenant: args.tenant.clone(), signing_key: args.signing_key.clone(), ..config })
 }
 
 /// Asks the caches beyond this machine about a lockfile, so that plans know what they have.

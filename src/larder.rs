@@ -435,7 +435,8 @@ fn tiers(config: &Config, host: &Host) -> Result<Option<Arc<Tiers>>, Error> {
     }
     let signer = config.signing_key.as_deref().map(SecretKey::read).transpose()?;
     let r_home = host.toolchain.home.clone();
-    Ok(Some(Arc::new(Tiers::new(TiersConfig { addresses, tenant: config.tenant.clone(), signer, r_home })?)))
+    let (tenant, github) = (config.tenant.clone(), config.github.clone());
+    Ok(Some(Arc::new(Tiers::new(TiersConfig { addresses, tenant, signer, r_home, github })?)))
 }
 
 /// Runs what waits for the disk where it keeps nobody else waiting.

@@ -11,13 +11,12 @@
 //! damaged costs the entries in it, which are then built; damaged ones are removed where that is possible, and a state
 //! that lacks packs is no longer whole, so the next save writes it again.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::sonames::SystemLibraries;
 use crate::tiers::address::Place as TierPlace;
-use crate::tiers::objects::{ObjectError, Remote};
-use crate::tiers::{Address, SecretKey, Tenant, Trust};
+use crate::tiers::objects::{self, ObjectError};
+use crate::tiers::{Address, GitHub, SecretKey, Tenant, Trust};
 
 mod github;
 mod key;
@@ -28,7 +27,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use github::GitHub;
 pub use key::{Key, KeyError, Surroundings};
 pub use restore::Restored;
 pub use save::{Saved, Skipped};
@@ -103,9 +101,9 @@ impl CiCache {
                 return Err(CiError::Place(why.to_owned()));
             }
             Place::Tier(address) => {
-                let objects = Remote::new(&address.place, &client);
+                let objects = objects::connect(&address.place, &client, &GitHub::default());
                 let objects = objects.map_err(|ObjectError(why)| CiError::Place(address.redact(&why)))?;
-                let (objects, tenant, trust) = (Arc::new(objects), tenant.clone(), address.trust.clone());
+                let (tenant, trust) = (tenant.clone(), address.trust.clone());
                 (Box::new(TierShelf { objects, tenant, platform, trust }), Some(address))
             }
             Place::GitHub(github) => {

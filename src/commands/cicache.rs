@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use larder_ops::cicache::{CiCache, CiCacheConfig, GitHub, Kept, Key, KeyError, Place, Restored, Saved, Surroundings};
-use larder_ops::tiers::{Address, SecretKey};
+use larder_ops::cicache::{CiCache, CiCacheConfig, Kept, Key, KeyError, Place, Restored, Saved, Surroundings};
+use larder_ops::tiers::{Address, GitHub, SecretKey};
 
 use super::{CommandError, Env, config, in_lockfile, larder, palette, parse_lockfile, read_bytes, request};
 use crate::cli::{
@@ -147,16 +147,23 @@ fn place(named: Option<&Address>, env: &Env, is_offline: bool) -> Result<Result<
         let is_there = !is_offline || address.is_local();
         return Ok(if is_there { Ok(Place::Tier(address)) } else { Err("the CI cache needs a network") });
     }
+    let github = github(env);
+    if github.service.is_none() && github.rest.is_none() {
+        return Ok(Err("there is no place for a CI cache"));
+    }
+    Ok(if is_offline { Err("the CI cache needs a network") } else { Ok(Place::GitHub(github)) })
+}
+
+/// Finds out what the job knows of GitHub's caches.
+pub(super) fn github(env: &Env) -> GitHub {
+    let text = |name: &str| env.get(name).and_then(OsStr::to_str).map(str::to_owned);
     let is_v2 = text("ACTIONS_CACHE_SERVICE_V2").is_some_and(|word| is_yes(&word));
     let service = text("ACTIONS_RESULTS_URL").zip(text("ACTIONS_RUNTIME_TOKEN")).filter(|_| is_v2);
     let token = text("GITHUB_TOKEN").or_else(|| text("GH_TOKEN"));
     let rest = text("GITHUB_REPOSITORY").zip(token).map(|(repository, token)| {
         (text("GITHUB_API_URL").unwrap_or_else(|| GITHUB_API.to_owned()), repository, token)
     });
-    if service.is_none() && rest.is_none() {
-        return Ok(Err("there is no place for a CI cache"));
-    }
-    Ok(if is_offline { Err("the CI cache needs a network") } else { Ok(Place::GitHub(GitHub { service, rest })) })
+    GitHub { service, rest }
 }
 
 fn is_yes(word: &str) -> bool {

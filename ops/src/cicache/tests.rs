@@ -1,6 +1,7 @@
 //! What is saved and restored, over a directory.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::*;
 use crate::key::PackageKey;
