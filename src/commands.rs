@@ -132,6 +132,7 @@ pub fn main(env: &Env) -> ExitCode {
         }
     };
     settings.warnings.iter().for_each(|message| ui::print_warning(message, palette));
+    let env = &settings.behind(env);
     let result = match cli.command {
         None => {
             palette = self::palette(env, cli.solve.output.color);
