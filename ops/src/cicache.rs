@@ -11,6 +11,7 @@
 //! damaged costs the entries in it, which are then built; damaged ones are removed where that is possible, and a state
 //! that lacks packs is no longer whole, so the next save writes it again.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use crate::sonames::SystemLibraries;
@@ -135,6 +136,26 @@ impl CiCache {
             return Err(CiError::ReadOnly);
         }
         self.within(0, self.shelf.remove(key)).await
+    }
+
+    /// Deletes the states that were saved before `cutoff`, but for the newest of all, each as [`CiCache::delete`] does.
+    /// Returns their keys; with `is_dry_run` those that would go.
+    pub async fn prune(&self, cutoff: SystemTime, is_dry_run: bool) -> Result<Vec<Key>, CiError> {
+        let (mut seen, mut old) = (BTreeSet::new(), Vec::new());
+        for (n, kept) in self.list("").await?.into_iter().enumerate() {
+            // The same key may be there for several platforms, and is deleted for all: its newest state counts.
+            let is_newest = seen.insert(kept.key.clone());
+            let is_old = humantime::parse_rfc3339_weak(&kept.created_at).is_ok_and(|time| time < cutoff);
+            if is_newest && is_old && n > 0 {
+                old.extend(kept.key.parse::<Key>().ok());
+            }
+        }
+        if !is_dry_run {
+            for key in &old {
+                self.delete(key).await?;
+            }
+        }
+        Ok(old)
     }
 
     /// Waits for an answer that moves so many bytes, for as long as it is worth.

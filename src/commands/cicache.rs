@@ -3,15 +3,15 @@
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use larder_ops::cicache::{CiCache, CiCacheConfig, Kept, Key, KeyError, Place, Restored, Saved, Surroundings};
 use larder_ops::tiers::{Address, GitHub, SecretKey};
 
 use super::{CommandError, Env, config, in_lockfile, larder, palette, parse_lockfile, read_bytes, request};
 use crate::cli::{
-    CacheCommand, CacheDeleteArgs, CacheListArgs, CachePathsArgs, CiCommonArgs, CiKeyArgs, CiMode, CiPlaceArgs, Color,
-    OutputArgs, SolveArgs,
+    CacheCommand, CacheDeleteArgs, CacheListArgs, CachePathsArgs, CachePruneArgs, CiCommonArgs, CiKeyArgs, CiMode,
+    CiPlaceArgs, Color, OutputArgs, SolveArgs,
 };
 use crate::exit::Exit;
 use crate::larder::{CiKeys, Config, Error, Larder, Request};
@@ -28,6 +28,7 @@ pub(super) fn run(command: &CacheCommand, env: &Env) -> Result<Exit, CommandErro
         CacheCommand::Restore(args) => restore(args.lockfile.as_deref(), &args.common, env),
         CacheCommand::List(args) => list(args, env),
         CacheCommand::Delete(args) => delete(args, env),
+        CacheCommand::Prune(args) => prune(args, env),
         CacheCommand::Paths(args) => paths(args, env),
     }
 }
@@ -89,6 +90,22 @@ fn delete(args: &CacheDeleteArgs, env: &Env) -> Result<Exit, CommandError> {
     let text = if was_there { format!("deleted: `{}`", args.key) } else { format!("there is no `{}`", args.key) };
     let json = serde_json::json!({ "v": 1, "reason": "ci-deleted", "key": args.key.as_str(), "deleted": was_there });
     Voice::of_command(args.json, env).told(&text, &json, &[]);
+    Ok(Exit::Done)
+}
+
+fn prune(args: &CachePruneArgs, env: &Env) -> Result<Exit, CommandError> {
+    let cache = open_anywhere(&args.at, env)?;
+    let cutoff = SystemTime::now().checked_sub(args.older_than).unwrap_or(SystemTime::UNIX_EPOCH);
+    let gone = runtime()?.block_on(cache.prune(cutoff, args.dry_run)).map_err(Error::from)?;
+    let voice = Voice::of_command(args.json, env);
+    let what = if args.dry_run { "would be deleted" } else { "deleted" };
+    for key in &gone {
+        let json = serde_json::json!({ "v": 1, "reason": "ci-deleted", "key": key.as_str(), "deleted": !args.dry_run });
+        voice.told(&format!("{what}: `{key}`"), &json, &[]);
+    }
+    if gone.is_empty() && !args.json {
+        ui::print_data("nothing is that old, but for the newest\n");
+    }
     Ok(Exit::Done)
 }
 
