@@ -437,8 +437,21 @@ impl Store {
             fs::rename(&tree, replaced.path().join("replaced"))?;
         }
         fs::rename(built, &tree)?;
-        self.complete(package, reference, manifest, sidecar)?;
+        if let Err(error) = self.complete(package, reference, manifest, sidecar) {
+            // On a full disk it would only be in the way. What cannot be taken back is what a crash leaves.
+            let _ = fs::rename(&tree, replaced.path().join("incomplete"));
+            drop(replaced);
+            self.forget(package, reference);
+            return Err(error);
+        }
         Ok(tree)
+    }
+
+    /// Takes away what is said of an entry that could not be completed.
+    fn forget(&self, package: &PackageName, reference: Reference) {
+        let _ = fs::remove_file(self.sidecar_path(package, reference));
+        let _ = fs::remove_file(self.manifest_path(package, reference));
+        let _ = self.mend_configs(package, reference.source);
     }
 
     /// Returns the interface digest of a tree, from its sidecar where it has one.
