@@ -439,16 +439,6 @@ fn tiers(config: &Config, host: &Host) -> Result<Option<Arc<Tiers>>, Error> {
     Ok(Some(Arc::new(Tiers::new(TiersConfig { addresses, tenant, signer, r_home, github })?)))
 }
 
-/// Runs what waits for the disk where it keeps nobody else waiting.
-async fn blocking<T: Send + 'static, E: Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
 /// What a plan may know, from where it is kept.
 struct Known<'a> {
     store: &'a Store,

@@ -41,6 +41,7 @@ use std::time::Instant;
 use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources};
 use tokio::sync::Semaphore;
 
+use crate::blocking;
 use crate::budget::{Budget, Core};
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
@@ -462,16 +463,6 @@ impl PackageOp {
             Some((name.clone(), BuiltAgainst { version: sidecar.version, reference }))
         };
         view.iter().filter_map(|(name, tree)| against(name, tree)).collect()
-    }
-}
-
-/// Runs what waits for the disk where it keeps nobody else waiting.
-async fn blocking<T: Send + 'static, E: Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

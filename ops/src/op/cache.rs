@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use larder_graph::{CacheManager, Found, Record, Save};
 
-use super::{Done, How, Key, OpError, PackageOp, blocking};
+use super::{Done, How, Key, OpError, PackageOp};
+use crate::blocking;
 use crate::key::{PackageKey, Reference};
 use crate::library::has_package;
 use crate::link::{LinkMode, Linker};
