@@ -9,7 +9,8 @@ use futures_util::{StreamExt, stream};
 
 use super::shelf::Name;
 use super::state::{Pack, State};
-use super::{CiCache, CiError, Key, PACKS_MAX, blocking};
+use super::{CiCache, CiError, Key, PACKS_MAX};
+use crate::blocking;
 use crate::digest::Hasher;
 use crate::fault::fs;
 use crate::key::Reference;

@@ -11,7 +11,8 @@ use tokio::sync::Semaphore;
 
 use super::shelf::Name;
 use super::state::{Entry, Pack, State};
-use super::{CiCache, CiError, Key, PACKS_MAX, blocking, now};
+use super::{CiCache, CiError, Key, PACKS_MAX, now};
+use crate::blocking;
 use crate::digest::Sha256Digest;
 use crate::key::Reference;
 use crate::package::PackageName;

@@ -9,6 +9,7 @@ use opendal::Buffer;
 use super::index::{self, Index};
 use super::objects::{Expect, ObjectError};
 use super::{Source, Tier, Tiers, entry};
+use crate::blocking;
 use crate::key::Reference;
 use crate::package::PackageName;
 use crate::store::Store;
@@ -82,16 +83,15 @@ impl Tiers {
         let packed = {
             let (store, wanted) = (Arc::clone(store), self.wanted(package, reference));
             let signer = self.signer.clone();
-            tokio::task::spawn_blocking(move || entry::pack(&store, &wanted, signer.as_deref())).await
+            blocking(move || entry::pack(&store, &wanted, signer.as_deref())).await
         };
         let (object, sidecar) = match packed {
-            Ok(Ok(packed)) => packed,
-            Ok(Err(error)) => {
+            Ok(packed) => packed,
+            Err(error) => {
                 let message = format!("{package} is not written to any cache: {error}");
                 self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message);
                 return;
             }
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let size = object.len() as u64;
         let (object, index) = (Buffer::from(object), Index::of(reference.config, &sidecar, size));
