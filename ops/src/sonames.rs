@@ -14,8 +14,8 @@ use object::{Endianness, elf};
 use crate::fault::fs;
 use crate::fs::walk;
 
-/// What every process of R has, whatever it loads: nobody looks for these.
-const OF_EVERY_R: [&str; 3] = ["libR.so", "libc.so.6", "libm.so.6"];
+/// What every process of R has, whatever it loads: nobody looks for these. Not every R is a library of its own.
+const OF_EVERY_R: [&str; 2] = ["libc.so.6", "libm.so.6"];
 
 /// Where a loader looks for libraries. Clones share what was found.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub struct SystemLibraries(Arc<Host>);
 #[derive(Debug)]
 struct Host {
     r_home: PathBuf,
-    /// Read when somebody asks for something that not every R has.
+    /// All others. Read when somebody asks for something that R does not bring.
     dirs: OnceLock<Vec<PathBuf>>,
     /// What is there. What is not may still come.
     found: Mutex<BTreeSet<String>>,
@@ -39,7 +39,8 @@ impl SystemLibraries {
     /// Says whether the loader would find a library of this name.
     pub fn has(&self, soname: &str) -> bool {
         // A path is looked up as such.
-        !soname.is_empty() && self.dirs().iter().any(|dir| dir.join(soname).is_file())
+        let is_in = |dir: &Path| dir.join(soname).is_file();
+        !soname.is_empty() && (is_in(&self.0.r_home.join("lib")) || self.dirs().iter().any(|dir| is_in(dir)))
     }
 
     /// Returns those of these libraries that this machine has not. Each is looked for once.
@@ -55,7 +56,7 @@ impl SystemLibraries {
 
     fn dirs(&self) -> &[PathBuf] {
         self.0.dirs.get_or_init(|| {
-            let mut dirs = vec![self.0.r_home.join("lib")];
+            let mut dirs = Vec::new();
             read_conf(Path::new("/etc/ld.so.conf"), &mut dirs, 0);
             dirs.extend(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(PathBuf::from));
             dirs.retain(|dir| dir.is_dir());
