@@ -24,6 +24,7 @@ mod key;
 mod restore;
 mod save;
 mod shelf;
+mod spool;
 mod state;
 #[cfg(test)]
 mod tests;

@@ -6,8 +6,9 @@ use std::process::Command;
 use fs_err as fs;
 use larder_ops::testing::GitHubServer;
 
+use crate::world::proxy::Proxy;
 use crate::world::servers::Daemon;
-use crate::world::{Package, Ran, World, need_r};
+use crate::world::{Package, Ran, World, need_r, noise};
 
 fn lock(world: &World, hdr: &str, number: u32) -> PathBuf {
     let lnk = Package::linker("lnk", "2.0", "hdr");
@@ -157,6 +158,31 @@ fn any_server_that_serves_as_a_cache_will_do() {
         let near = told(&cache(&format!("near-{n}"), "restore", &new), "ci-restored");
         assert_eq!(near["packages"].as_u64() > Some(0), tells, "{place}: {near}");
     }
+}
+
+#[test]
+fn a_large_package_goes_to_s3_in_parts_and_comes_back_whole() {
+    need_r!();
+    let world = World::new();
+    let Some(server) = Daemon::s3() else { return };
+    let proxy = Proxy::before(server);
+    let place = format!("s3://bucket/ci?endpoint=http://127.0.0.1:{}", proxy.port);
+    let large = Package::new("large", "1.0").file("inst/noise", &noise(7, 34 << 20));
+    let lockfile = world.lock_published(&[&large]);
+    world.finish(runner(&world, "one").arg(&lockfile)).ok();
+    let cache = |name: &str, what: &str| {
+        let mut command = runner(&world, name);
+        command.envs([("AWS_ACCESS_KEY_ID", "someone"), ("AWS_SECRET_ACCESS_KEY", "s3cret")]);
+        world.finish(command.args(["cache", what]).arg(&lockfile).args(["--json", "--url", &place])).ok()
+    };
+    assert_eq!(told(&cache("one", "save"), "ci-saved")["packed"], 1);
+    let requests = proxy.requests();
+    assert!(requests.iter().any(|line| line.starts_with("PUT ") && line.contains("partNumber=2")), "{requests:?}");
+    assert_eq!(told(&cache("two", "restore"), "ci-restored")["packages"], 1);
+    let ran = world.finish(runner(&world, "two").args(["store", "verify"])).ok();
+    assert!(ran.stdout.contains("nothing is wrong"), "{}", ran.stdout);
+    // Nothing is written twice, and what was begun is not left there.
+    assert!(told(&cache("one", "save"), "ci-saved")["why"].as_str().unwrap().ends_with("exists already"));
 }
 
 #[test]

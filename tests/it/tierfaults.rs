@@ -10,7 +10,7 @@ use fs_err as fs;
 use crate::tiers::{machine, solve};
 use crate::world::proxy::{Fault, Proxy};
 use crate::world::servers::Daemon;
-use crate::world::{Mounted, Package, Ran, World, need_r, skip};
+use crate::world::{Mounted, Package, Ran, World, need_r, noise, skip};
 
 const ALL: &str = "aa, bb, cc, dd";
 
@@ -20,15 +20,7 @@ fn outcomes(how: &str) -> String {
 
 /// Packages of some hundred KB, of which some wait for others.
 fn lock(world: &World) -> PathBuf {
-    let noise = |seed: u32| -> String {
-        let mut state = seed;
-        let mut next = || {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            char::from(b'!' + ((state >> 16) % 90) as u8)
-        };
-        (0..200_000).map(|_| next()).collect()
-    };
-    let package = |name: &str, seed| Package::new(name, "1.0").file("inst/noise", &noise(seed));
+    let package = |name: &str, seed| Package::new(name, "1.0").file("inst/noise", &noise(seed, 200_000));
     let (aa, bb) = (package("aa", 1), package("bb", 2).field("Imports", "aa"));
     let (cc, dd) = (package("cc", 3), package("dd", 4).field("Imports", "cc"));
     world.lock_published(&[&aa, &bb, &cc, &dd])

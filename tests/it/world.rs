@@ -52,6 +52,16 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
+/// Returns so many characters that no archive makes much smaller.
+pub(crate) fn noise(seed: u32, n: usize) -> String {
+    let mut state = seed;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b'!' + ((state >> 16) % 90) as u8)
+    };
+    (0..n).map(|_| next()).collect()
+}
+
 /// Fills a directory with all programs of this machine but those that compile.
 pub(crate) fn without_compilers(bin: &Path) {
     fs::create_dir_all(bin).unwrap();

@@ -4,7 +4,6 @@
 //! tenant and platform. The service (`tiers/github.rs`) cannot list or delete: that is GitHub's REST API, with another
 //! token.
 
-use opendal::Buffer;
 use reqwest::{Client, Method, StatusCode};
 use serde::Deserialize;
 
@@ -13,7 +12,7 @@ use super::shelf::{Kept, Name, Shelf};
 use crate::digest::Sha256Digest;
 use crate::tiers::Tenant;
 use crate::tiers::github::{GitHub, Service, failed, refused, send};
-use crate::tiers::objects::{Answer, ObjectError, Pieces};
+use crate::tiers::objects::{Answer, Content, ObjectError, Pieces};
 
 const STATE: &str = "larder-ci-";
 const PACK: &str = "larder-pack-";
@@ -100,7 +99,7 @@ impl Shelf for GitHubShelf {
         })
     }
 
-    fn put<'a>(&'a self, name: Name<'a>, content: Buffer) -> Answer<'a, bool> {
+    fn put<'a>(&'a self, name: Name<'a>, content: Content) -> Answer<'a, bool> {
         Box::pin(async move { self.service.put(&key_of(name), content).await })
     }
 

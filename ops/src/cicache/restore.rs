@@ -1,25 +1,23 @@
 //! From a saved state into the store: only packs with something in them that is wanted.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, Seek, Write};
-use std::path::Path;
+use std::io::Write;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
 use super::shelf::Name;
+use super::spool::Spool;
 use super::state::{Pack, State};
 use super::{CiCache, CiError, Key, PACKS_MAX};
 use crate::blocking;
-use crate::digest::Hasher;
-use crate::fault::fs;
 use crate::key::Reference;
 use crate::package::PackageName;
 use crate::store::Store;
 use crate::store::transfer;
 use crate::tiers::objects::{ObjectError, Pieces};
 
-/// How many bytes of a pack are written to the disk at once.
+/// How many bytes of a pack are written at once.
 const PIECE_BYTES: usize = 1 << 20;
 
 /// What a restore found and brought.
@@ -108,19 +106,17 @@ impl CiCache {
         Err(format!("it is of tenant `{}`, platform `{}`", state.tenant, state.platform.escape_debug()))
     }
 
-    /// Brings a pack, by way of a file; returns how many entries of it are new to the store. The error says why there is
-    /// none, after "pack ...".
+    /// Brings a pack; returns how many entries of it are new to the store. The error says why there is none, after
+    /// "pack ...".
     async fn bring(&self, store: &Arc<Store>, pack: Pack) -> Result<usize, String> {
-        let scratch = store.stage().map_err(|error| format!("has no place to go to: {error}"))?;
-        let spool = Spool::create(scratch.path()).map_err(|error| format!("has no place to go to: {error}"))?;
         let read = async {
             let Some(pieces) = self.shelf.open(pack.sha256).await? else { return Ok(None) };
-            spool.fill(pieces, pack.bytes).await.map(Some)
+            fill(Spool::for_bytes(store, pack.bytes), pieces, pack.bytes).await.map(Some)
         };
         let spool = self.within(pack.bytes, read).await.map_err(|error| format!("did not come: {error}"))?;
-        let Some(Spool { mut file, hasher, .. }) = spool else { return Err("is missing".to_owned()) };
+        let Some((digest, content)) = spool.map(Spool::finish) else { return Err("is missing".to_owned()) };
         // Before anything is unpacked: the digest is all that the signature vouches for.
-        if hasher.finish() != pack.sha256 {
+        if digest != pack.sha256 {
             if self.is_writable
                 && let Err(error) = self.within(0, self.shelf.discard(Name::Pack(pack.sha256))).await
             {
@@ -129,47 +125,24 @@ impl CiCache {
             return Err("is damaged".to_owned());
         }
         let store = Arc::clone(store);
-        let imported = blocking(move || {
-            file.rewind()?;
-            let moved = transfer::import(&store, false, BufReader::new(file));
-            drop(scratch);
-            moved
-        });
+        let imported = blocking(move || transfer::import(&store, false, content.into_reader()?));
         imported.await.map(|moved| moved.n_entries - moved.n_present).map_err(|error| format!("is not taken: {error}"))
     }
 }
 
-/// A pack as it arrives: on the disk, since packs may be large, and several come at once.
-struct Spool {
-    file: fs::File,
-    hasher: Hasher,
-    n_bytes: u64,
-}
-
-impl Spool {
-    fn create(dir: &Path) -> io::Result<Self> {
-        let file = fs::OpenOptions::new().create_new(true).read(true).write(true).open(dir.join("pack"))?;
-        Ok(Self { file, hasher: Hasher::default(), n_bytes: 0 })
-    }
-
-    /// Takes all pieces. More than there should be is damage enough; it need not fill the disk.
-    async fn fill(mut self, mut pieces: Pieces, bytes: u64) -> Result<Self, ObjectError> {
-        let mut waiting = Vec::new();
-        loop {
-            let piece = pieces.next().await.transpose()?;
-            let is_last = piece.is_none() || self.n_bytes + waiting.len() as u64 > bytes;
-            piece.into_iter().flatten().for_each(|bytes| waiting.extend_from_slice(&bytes));
-            if waiting.len() >= PIECE_BYTES || is_last {
-                let written = blocking(move || {
-                    self.hasher.update(&waiting);
-                    self.n_bytes += waiting.len() as u64;
-                    self.file.write_all(&waiting).map(|()| self)
-                });
-                (self, waiting) = (written.await.map_err(|error| ObjectError(error.to_string()))?, Vec::new());
-            }
-            if is_last {
-                return Ok(self);
-            }
+/// Takes all pieces. More than there should be is damage enough; it need not fill the disk.
+async fn fill(mut spool: Spool, mut pieces: Pieces, bytes: u64) -> Result<Spool, ObjectError> {
+    let mut waiting = Vec::new();
+    loop {
+        let piece = pieces.next().await.transpose()?;
+        let is_last = piece.is_none() || spool.n_bytes() + waiting.len() as u64 > bytes;
+        piece.into_iter().flatten().for_each(|bytes| waiting.extend_from_slice(&bytes));
+        if waiting.len() >= PIECE_BYTES || is_last {
+            let written = blocking(move || spool.write_all(&waiting).map(|()| spool)).await;
+            (spool, waiting) = (written.map_err(|error| ObjectError(error.to_string()))?, Vec::new());
+        }
+        if is_last {
+            return Ok(spool);
         }
     }
 }

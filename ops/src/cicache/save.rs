@@ -7,17 +7,17 @@ use std::time::SystemTime;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use opendal::Buffer;
-use tokio::sync::Semaphore;
 
 use super::shelf::Name;
+use super::spool::Spool;
 use super::state::{Entry, Pack, State};
 use super::{CiCache, CiError, Key, PACKS_MAX, now};
 use crate::blocking;
-use crate::digest::Sha256Digest;
 use crate::key::Reference;
 use crate::package::PackageName;
 use crate::store::Store;
 use crate::store::transfer::{self, ExportError, Packed};
+use crate::tiers::objects::Content;
 
 /// How many bytes of files are put into one pack; what is larger has one of its own.
 const PACK_BYTES_MAX: u64 = 32 << 20;
@@ -25,9 +25,6 @@ const PACK_BYTES_MAX: u64 = 32 << 20;
 const SMALL_BYTES: u64 = 4 << 20;
 /// How many small packs a state may refer to; with more of them, all small ones are packed anew.
 const SMALL_MAX: usize = 8;
-/// How many bytes of files may be in packs that are made or written at once; a larger pack is alone. Packs are in memory,
-/// compressed, until they are written.
-const IN_MEMORY_MAX: u64 = 128 << 20;
 /// How many packs are looked for at once.
 const LOOKS_MAX: usize = 16;
 
@@ -147,8 +144,8 @@ impl CiCache {
             drop(self.within(0, self.shelf.discard(Name::State(&key))).await);
         }
         // The packs are all there: a state may not name what is not.
-        let content = Buffer::from(state.to_bytes(self.signer.as_ref()));
-        let is_written = self.within(content.len() as u64, self.shelf.put(Name::State(&key), content)).await?;
+        let content = Content::Memory(Buffer::from(state.to_bytes(self.signer.as_ref())));
+        let is_written = self.within(content.bytes(), self.shelf.put(Name::State(&key), content)).await?;
         saved.outcome = Some(match (is_written, is_in_the_way) {
             (true, _) => Ok(key.clone()),
             (false, true) => Err(Skipped::NotWhole(key.to_string())),
@@ -237,20 +234,15 @@ impl CiCache {
                 },
             }
         }
-        let mebibytes = |bytes: u64| u32::try_from(bytes.clamp(1, IN_MEMORY_MAX).div_ceil(1 << 20)).unwrap_or(u32::MAX);
-        let room = &Semaphore::new(mebibytes(IN_MEMORY_MAX) as usize);
-        let write = |(bytes, group): (u64, Vec<Packed>)| async move {
-            let _permit = room.acquire_many(mebibytes(bytes)).await.expect("it is never closed");
+        let write = |(_, group): (u64, Vec<Packed>)| async move {
             let places: Vec<Place> =
                 group.iter().map(|packed| (packed.listed().package().clone(), packed.listed().reference())).collect();
             let store = Arc::clone(store);
-            let (content, entries, broken) = blocking(move || compress(&store, group, places)).await;
-            if entries.is_empty() {
-                return Ok((None, broken));
-            }
+            let (made, entries, broken) = blocking(move || compress(&store, group, places)).await;
+            let Some((sha256, content)) = made.map(Spool::finish) else { return Ok((None, broken)) };
             let unpacked = entries.iter().map(|entry| entry.bytes).sum();
-            let pack = Pack { sha256: Sha256Digest::of(&content), bytes: content.len() as u64, unpacked };
-            let put = self.shelf.put(Name::Pack(pack.sha256), Buffer::from(content));
+            let pack = Pack { sha256, bytes: content.bytes(), unpacked };
+            let put = self.shelf.put(Name::Pack(pack.sha256), content);
             let is_new = self.within(pack.bytes, put).await?;
             if !is_new && self.within(0, self.shelf.size(pack.sha256)).await? != Some(pack.bytes) {
                 let name = pack.sha256.short();
@@ -291,7 +283,7 @@ fn compress(
     store: &Store,
     mut group: Vec<Packed>,
     mut places: Vec<Place>,
-) -> (Vec<u8>, Vec<Entry>, Vec<(PackageName, String)>) {
+) -> (Option<Spool>, Vec<Entry>, Vec<(PackageName, String)>) {
     let mut broken = Vec::new();
     while !group.is_empty() {
         let entry = |packed: &Packed| Entry {
@@ -301,9 +293,9 @@ fn compress(
             pack: 0,
         };
         let entries = group.iter().map(entry).collect();
-        let mut content = Vec::new();
-        let failed = match transfer::write(store, group, &mut content) {
-            Ok(_) => return (content, entries, broken),
+        let mut made = Spool::for_bytes(store, group.iter().map(Packed::bytes).sum());
+        let failed = match transfer::write(store, group, &mut made) {
+            Ok(_) => return (Some(made), entries, broken),
             Err(ExportError::Broken { package, why }) => (Some(package), why),
             Err(error) => (None, error.to_string()),
         };
@@ -322,5 +314,5 @@ fn compress(
             }
         }
     }
-    (Vec::new(), Vec::new(), broken)
+    (None, Vec::new(), broken)
 }

@@ -5,14 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use opendal::Buffer;
 
 use super::Key;
 use super::state::State;
 use crate::digest::Sha256Digest;
 use crate::store::verify::is_platform_name;
 use crate::tiers::Tenant;
-use crate::tiers::objects::{Answer, Expect, ObjectError, Objects, Pieces};
+use crate::tiers::objects::{Answer, Content, Expect, ObjectError, Objects, Pieces};
 use crate::tiers::trust::Trust;
 
 /// How many states are read at once.
@@ -53,7 +52,7 @@ pub(super) trait Shelf: fmt::Debug + Send + Sync {
     fn size(&self, pack: Sha256Digest) -> Answer<'_, Option<u64>>;
 
     /// Writes what is not there yet. `false`: it is there, or somebody else is writing it.
-    fn put<'a>(&'a self, name: Name<'a>, content: Buffer) -> Answer<'a, bool>;
+    fn put<'a>(&'a self, name: Name<'a>, content: Content) -> Answer<'a, bool>;
 
     /// Lists the states whose keys start so, of all platforms.
     fn list<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Kept>>;
@@ -155,7 +154,7 @@ impl Shelf for TierShelf {
         Box::pin(async move { self.objects.size(&self.name(Name::Pack(pack))).await })
     }
 
-    fn put<'a>(&'a self, name: Name<'a>, content: Buffer) -> Answer<'a, bool> {
+    fn put<'a>(&'a self, name: Name<'a>, content: Content) -> Answer<'a, bool> {
         Box::pin(async move {
             let name = self.name(name);
             // Not every storage can refuse to write again.

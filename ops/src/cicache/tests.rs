@@ -7,7 +7,7 @@ use super::*;
 use crate::key::PackageKey;
 use crate::store::testing::{Shop, key, name};
 use crate::store::verify::{Options, verify};
-use crate::store::{Depth, Store};
+use crate::store::{Depth, OnExisting, Sidecar, Store};
 
 /// A job: an empty store at first, and the directory that outlives it.
 struct Job {
@@ -31,9 +31,12 @@ impl Job {
     }
 
     fn with(dir: &Path, address: &str, config: CiCacheConfig) -> Self {
+        Self::of(Place::Tier(format!("fs://{}{address}", dir.display()).parse().unwrap()), config)
+    }
+
+    fn of(place: Place, config: CiCacheConfig) -> Self {
         let shop = Shop::on(config.platform.as_deref().unwrap_or("some-platform"));
         let store = Arc::new(Store::open(shop.store.root(), shop.store.platform(), shop.store.description()));
-        let place = Place::Tier(format!("fs://{}{address}", dir.display()).parse().unwrap());
         let platform = Some(store.platform().to_owned());
         let cache = CiCache::open(place, CiCacheConfig { platform, ..config }).unwrap();
         Self { shop, store, cache }
@@ -308,6 +311,41 @@ async fn pruning_deletes_what_is_old_but_for_the_newest() {
     assert_eq!(packs(dir.path()).len(), 2, "what nobody needs goes along");
     assert_eq!(Job::at(dir.path()).restore("k-3", &[]).await.n_restored, 2);
     assert_eq!(job.cache.prune(SystemTime::now(), false).await.unwrap(), [], "the newest stays");
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_memory_goes_by_way_of_the_disk_and_in_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    let github = crate::testing::GitHubServer::start();
+    let service = {
+        let job = github.job("refs/heads/main");
+        let said = |name: &str| job.iter().find(|(known, _)| *known == name).unwrap().1.clone();
+        Some((said("ACTIONS_RESULTS_URL"), said("ACTIONS_RUNTIME_TOKEN")))
+    };
+    let places: [&dyn Fn() -> Place; 2] =
+        [&|| Place::Tier(format!("fs://{}", dir.path().display()).parse().unwrap()), &|| {
+            Place::GitHub(GitHub { service: service.clone(), rest: None })
+        }];
+    // Noise, so that it stays as large.
+    let mut seed = fastrand::Rng::with_seed(7);
+    let large: Vec<u8> = std::iter::repeat_with(|| seed.u8(..)).take(34 << 20).collect();
+    let key = key("large", &[]);
+    for place in places {
+        let [one, two] = [place(), place()].map(|place| Job::of(place, CiCacheConfig::default()));
+        let staging = one.store.stage().unwrap();
+        let built = staging.path().join("built");
+        fs_err::create_dir(&built).unwrap();
+        fs_err::write(built.join("DESCRIPTION"), "Package: large\nVersion: 1.0\nBuilt: R 4.2.2\n").unwrap();
+        fs_err::write(built.join("noise"), &large).unwrap();
+        let sidecar = Sidecar::new(&key, Duration::ZERO);
+        one.store.publish(&built, &key, &sidecar, OnExisting::Keep).unwrap();
+        assert_eq!(one.save("k-1", &[], std::slice::from_ref(&key), true).await.outcome, Some(Ok(text("k-1"))));
+        assert_eq!(two.restore("k-1", &[]).await.n_restored, 1);
+        assert!(two.has(&key));
+    }
+    assert_eq!(packs(dir.path()).len(), 1);
+    let n_parts = github.log().iter().filter(|line| line.starts_with("PUT ") && line.ends_with(" 201")).count();
+    assert_eq!(n_parts, 3 + 1 + 1, "three blocks, their list, and the state");
 }
 
 #[tokio::test]

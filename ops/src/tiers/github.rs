@@ -16,7 +16,7 @@ use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::objects::{Answer, Expect, ObjectError, Objects, Pieces};
+use super::objects::{Answer, Content, Expect, ObjectError, Objects, PART_BYTES, Pieces};
 use crate::digest::Sha256Digest;
 
 const SERVICE: &str = "twirp/github.actions.results.api.v1.CacheService";
@@ -24,8 +24,6 @@ const SERVICE: &str = "twirp/github.actions.results.api.v1.CacheService";
 const ATTEMPTS_MAX: u32 = 3;
 /// The pause after the first of them, in milliseconds; doubled after each.
 const PAUSE_MS: u64 = 250;
-/// What is larger is uploaded in blocks of this size, each of which may be sent again by itself.
-const BLOCK_BYTES: usize = 16 << 20;
 /// How many blocks of one upload are on their way at once.
 const BLOCKS_MAX: usize = 4;
 /// How many numbers may have been given to jobs that died.
@@ -163,11 +161,11 @@ impl Service {
     }
 
     /// Writes an entry. `false`: it is there, or somebody else is writing it.
-    pub(crate) async fn put(&self, key: &str, content: Buffer) -> Result<bool, ObjectError> {
+    pub(crate) async fn put(&self, key: &str, content: Content) -> Result<bool, ObjectError> {
         let said = self.call("CreateCacheEntry", json!({ "key": key })).await?;
         let Some(said) = said.filter(|said| said.ok) else { return Ok(false) };
-        let size = content.len();
-        self.upload(&said.signed_upload_url, content).await?;
+        let size = content.bytes();
+        self.upload(&said.signed_upload_url, &content).await?;
         let done = json!({ "key": key, "size_bytes": size.to_string() });
         match self.call("FinalizeCacheEntryUpload", done).await? {
             Some(said) if said.ok => Ok(true),
@@ -175,8 +173,9 @@ impl Service {
         }
     }
 
-    /// Writes a block blob of Azure: at once, or block by block and then the list of them.
-    async fn upload(&self, url: &str, content: Buffer) -> Result<(), ObjectError> {
+    /// Writes a block blob of Azure: at once, or block by block, each of which may be sent again by itself, and then the
+    /// list of them.
+    async fn upload(&self, url: &str, content: &Content) -> Result<(), ObjectError> {
         let put = |url: String, content: Buffer| async move {
             let content = content.to_bytes();
             let upload = || {
@@ -187,20 +186,18 @@ impl Service {
             let status = answer.status();
             if status.is_success() { Ok(()) } else { Err(refused("the upload", status, "")) }
         };
-        if content.len() <= BLOCK_BYTES {
-            return put(url.to_owned(), content).await;
+        if content.bytes() <= PART_BYTES {
+            return put(url.to_owned(), content.part(0, PART_BYTES).await?).await;
         }
         // Any base64 will do for a name, if all have the same length; eight digits are such.
-        let starts = (0..content.len()).step_by(BLOCK_BYTES);
-        let blocks: Vec<(String, usize)> = starts.enumerate().map(|(n, start)| (format!("{n:08}"), start)).collect();
+        let n_blocks = content.bytes().div_ceil(PART_BYTES);
+        let blocks: Vec<(String, u64)> = (0..n_blocks).map(|n| (format!("{n:08}"), n * PART_BYTES)).collect();
         let joint = if url.contains('?') { '&' } else { '?' };
-        let uploads: Vec<_> = blocks
-            .iter()
-            .map(|(name, start)| {
-                let block = content.slice(*start..content.len().min(start + BLOCK_BYTES));
-                put(format!("{url}{joint}comp=block&blockid={name}"), block)
-            })
-            .collect();
+        let upload = |name: String, start: u64| async move {
+            let block = content.part(start, PART_BYTES).await?;
+            put(format!("{url}{joint}comp=block&blockid={name}"), block).await
+        };
+        let uploads: Vec<_> = blocks.iter().map(|(name, start)| upload(name.clone(), *start)).collect();
         stream::iter(uploads).buffer_unordered(BLOCKS_MAX).try_collect::<()>().await?;
         let names: String = blocks.iter().flat_map(|(name, _)| ["<Latest>", name, "</Latest>"]).collect();
         let list = format!("<?xml version=\"1.0\" encoding=\"utf-8\"?><BlockList>{names}</BlockList>");
@@ -291,7 +288,7 @@ impl Objects for Serial {
         })
     }
 
-    fn write<'a>(&'a self, name: &'a str, content: Buffer, expect: Expect) -> Answer<'a, bool> {
+    fn write<'a>(&'a self, name: &'a str, content: Content, expect: Expect) -> Answer<'a, bool> {
         Box::pin(async move {
             let (series, newest) = (self.series(name), self.newest(name).await?.map(|newest| newest.key));
             let is_expected = match &expect {
@@ -334,6 +331,10 @@ mod tests {
     use super::*;
     use crate::testing::GitHubServer;
 
+    fn text(text: &str) -> Content {
+        text.as_bytes().to_vec().into()
+    }
+
     fn tier(server: &GitHubServer, branch: &str) -> Serial {
         let job = server.job(branch);
         let said = |name: &str| job.iter().find(|(known, _)| *known == name).unwrap().1.clone();
@@ -346,15 +347,15 @@ mod tests {
         let server = GitHubServer::start();
         let (main, branch) = (tier(&server, "refs/heads/main"), tier(&server, "refs/heads/topic"));
         assert_eq!(main.read("a").await.unwrap(), None);
-        assert!(main.write("a", Buffer::from("one"), Expect::Nothing).await.unwrap());
-        assert!(main.write("ab", Buffer::from("another"), Expect::Nothing).await.unwrap());
-        assert!(!main.write("a", Buffer::from("two"), Expect::Nothing).await.unwrap());
+        assert!(main.write("a", text("one"), Expect::Nothing).await.unwrap());
+        assert!(main.write("ab", text("another"), Expect::Nothing).await.unwrap());
+        assert!(!main.write("a", text("two"), Expect::Nothing).await.unwrap());
         let (bytes, tag) = main.read("a").await.unwrap().unwrap();
         assert_eq!(bytes, b"one");
         let expect = || Expect::Tag(tag.clone().unwrap());
-        assert!(branch.write("a", Buffer::from("of the branch"), expect()).await.unwrap());
-        assert!(main.write("a", Buffer::from("three"), expect()).await.unwrap());
-        assert!(!main.write("a", Buffer::from("four"), expect()).await.unwrap(), "somebody else has changed it");
+        assert!(branch.write("a", text("of the branch"), expect()).await.unwrap());
+        assert!(main.write("a", text("three"), expect()).await.unwrap());
+        assert!(!main.write("a", text("four"), expect()).await.unwrap(), "somebody else has changed it");
         assert_eq!(main.read("a").await.unwrap().unwrap().0, b"three");
         assert_eq!(branch.read("a").await.unwrap().unwrap().0, b"of the branch");
         assert_eq!(branch.size("ab").await.unwrap(), Some(7), "the default branch is read by all");
@@ -367,7 +368,7 @@ mod tests {
         let tier = tier(&server, "refs/heads/main");
         let reserved = json!({ "key": tier.series("a") + "1" });
         assert!(tier.service.call("CreateCacheEntry", reserved).await.unwrap().unwrap().ok);
-        assert!(tier.write("a", Buffer::from("it"), Expect::Nothing).await.unwrap());
+        assert!(tier.write("a", text("it"), Expect::Nothing).await.unwrap());
         assert_eq!(tier.read("a").await.unwrap().unwrap().0, b"it");
         assert_eq!(server.keys(), ["some/root/a#2"]);
     }
@@ -376,9 +377,9 @@ mod tests {
     async fn what_is_large_goes_in_blocks_and_comes_back_whole() {
         let server = GitHubServer::start();
         let tier = tier(&server, "refs/heads/main");
-        let large: Vec<u8> = (0..2 * BLOCK_BYTES + 7).map(|n| u8::try_from(n % 251).unwrap()).collect();
+        let large: Vec<u8> = (0..2 * PART_BYTES + 7).map(|n| u8::try_from(n % 251).unwrap()).collect();
         server.fail_blocks(1);
-        assert!(tier.write("a", Buffer::from(large.clone()), Expect::Nothing).await.unwrap());
+        assert!(tier.write("a", large.clone().into(), Expect::Nothing).await.unwrap());
         assert!(tier.read("a").await.unwrap().unwrap().0 == large);
         let n_put = server.log().iter().filter(|line| line.starts_with("PUT ") && line.ends_with(" 201")).count();
         assert_eq!(n_put, 3 + 1, "{:?}", server.log());

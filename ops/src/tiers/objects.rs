@@ -5,16 +5,21 @@
 
 use std::fmt;
 use std::future::Future;
+use std::io::{self, BufReader, Read, Seek};
+use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
+use opendal::options::WriteOptions;
 use opendal::services::{Azblob, Fs, Gcs, Memory, Redis, S3, Webdav};
 use opendal::{Buffer, ErrorKind, HttpTransporter, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
 use super::address::Place;
 use super::github::{GitHub, Serial};
+use crate::blocking;
+use crate::fault::fs;
 
 /// An answer of a storage, boxed so that the trait can be an object.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ObjectError>> + Send + 'a>>;
@@ -26,6 +31,58 @@ pub(crate) type Pieces = Pin<Box<dyn stream::Stream<Item = Result<Buffer, Object
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct ObjectError(pub(crate) String);
+
+/// What is larger is written part by part, where a storage can take that.
+pub(crate) const PART_BYTES: u64 = 16 << 20;
+
+/// What is written: from memory, or from a file that is read as it goes.
+#[derive(Debug, Clone)]
+pub(crate) enum Content {
+    Memory(Buffer),
+    File { file: Arc<fs::File>, bytes: u64 },
+}
+
+impl Content {
+    /// Returns how many bytes it has.
+    pub(crate) fn bytes(&self) -> u64 {
+        match self {
+            Self::Memory(buffer) => buffer.len() as u64,
+            Self::File { bytes, .. } => *bytes,
+        }
+    }
+
+    /// Returns what starts there, of at most so many bytes.
+    pub(crate) async fn part(&self, start: u64, bytes_max: u64) -> Result<Buffer, ObjectError> {
+        let n_bytes = self.bytes().saturating_sub(start).min(bytes_max);
+        let size = |n: u64| usize::try_from(n).map_err(|error| ObjectError(error.to_string()));
+        match self {
+            Self::Memory(buffer) => Ok(buffer.slice(size(start)?..size(start + n_bytes)?)),
+            Self::File { file, .. } => {
+                let (file, mut part) = (Arc::clone(file), vec![0; size(n_bytes)?]);
+                let read = blocking(move || file.file().read_exact_at(&mut part, start).map(|()| part)).await;
+                read.map(Buffer::from).map_err(|error| ObjectError(error.to_string()))
+            }
+        }
+    }
+
+    /// Reads it from its beginning.
+    pub(crate) fn into_reader(self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(match self {
+            Self::Memory(buffer) => Box::new(bytes::Buf::reader(buffer)),
+            Self::File { file, .. } => {
+                let mut file = file.file().try_clone()?;
+                file.rewind()?;
+                Box::new(BufReader::new(file))
+            }
+        })
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::Memory(Buffer::from(bytes))
+    }
+}
 
 /// What was written before, for those who change an object that others may change too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +104,7 @@ pub(crate) trait Objects: fmt::Debug + Send + Sync {
     fn read<'a>(&'a self, name: &'a str) -> Answer<'a, Option<(Vec<u8>, Option<String>)>>;
 
     /// Writes an object, whole or not at all. `false`: what was expected is not what is there.
-    fn write<'a>(&'a self, name: &'a str, content: Buffer, expect: Expect) -> Answer<'a, bool>;
+    fn write<'a>(&'a self, name: &'a str, content: Content, expect: Expect) -> Answer<'a, bool>;
 
     /// Looks whether an object is there, and how large it is: 0 where that is not told.
     fn size<'a>(&'a self, name: &'a str) -> Answer<'a, Option<u64>>;
@@ -124,6 +181,28 @@ impl Remote {
             _ => None,
         };
         Ok(Self { operator, http })
+    }
+
+    /// Writes an object part by part; nothing of it is there if one is lost.
+    async fn write_parts(&self, name: &str, content: &Content, options: WriteOptions) -> opendal::Result<()> {
+        let chunk = usize::try_from(PART_BYTES).ok();
+        let mut writer = self.operator.writer_options(name, WriteOptions { chunk, ..options }).await?;
+        let mut start = 0;
+        let mut written = Ok(());
+        while written.is_ok() && start < content.bytes() {
+            written = match content.part(start, PART_BYTES).await {
+                Ok(part) => writer.write(part).await,
+                Err(ObjectError(why)) => Err(opendal::Error::new(ErrorKind::Unexpected, why)),
+            };
+            start += PART_BYTES;
+        }
+        if written.is_ok() {
+            written = writer.close().await.map(drop);
+        }
+        if written.is_err() {
+            drop(writer.abort().await);
+        }
+        written
     }
 }
 
@@ -223,6 +302,15 @@ fn has_versions_alone(operator: &Operator) -> bool {
     can.write_with_if_version_match && !can.write_with_if_match
 }
 
+fn is_written(answer: opendal::Result<()>) -> Result<bool, ObjectError> {
+    use ErrorKind::{AlreadyExists, ConditionNotMatch, Conflict};
+    match answer {
+        Ok(()) => Ok(true),
+        Err(failed) if matches!(failed.kind(), ConditionNotMatch | AlreadyExists | Conflict) => Ok(false),
+        Err(failed) => Err(error(&failed)),
+    }
+}
+
 fn found<T>(answer: opendal::Result<T>) -> Result<Option<T>, ObjectError> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -263,32 +351,25 @@ impl Objects for Remote {
         })
     }
 
-    fn write<'a>(&'a self, name: &'a str, content: Buffer, expect: Expect) -> Answer<'a, bool> {
+    fn write<'a>(&'a self, name: &'a str, content: Content, expect: Expect) -> Answer<'a, bool> {
         Box::pin(async move {
             let can = self.operator.info().capability();
-            let mut options = opendal::options::WriteOptions::default();
+            let mut options = WriteOptions::default();
             match expect {
                 Expect::Nothing if can.write_with_if_not_exists => options.if_not_exists = true,
                 Expect::Tag(tag) if can.write_with_if_match => options.if_match = Some(tag),
                 Expect::Tag(tag) if has_versions_alone(&self.operator) => options.if_version_match = Some(tag),
                 Expect::Anything | Expect::Nothing | Expect::Tag(_) => {}
             }
-            let mut written = self.operator.write_options(name, content.clone(), options.clone()).await;
+            if content.bytes() > PART_BYTES && can.write_can_multi {
+                return is_written(self.write_parts(name, &content, options).await);
+            }
+            let content = content.part(0, u64::MAX).await?;
+            let mut written = self.operator.write_options(name, content.clone(), options.clone()).await.map(drop);
             if let (Err(_), Some(http)) = (&written, &self.http) {
-                written = http.with_folders.write_options(name, content, options).await;
+                written = http.with_folders.write_options(name, content, options).await.map(drop);
             }
-            match written {
-                Ok(_) => Ok(true),
-                Err(failed)
-                    if matches!(
-                        failed.kind(),
-                        ErrorKind::ConditionNotMatch | ErrorKind::AlreadyExists | ErrorKind::Conflict
-                    ) =>
-                {
-                    Ok(false)
-                }
-                Err(failed) => Err(error(&failed)),
-            }
+            is_written(written)
         })
     }
 

@@ -4,10 +4,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use opendal::Buffer;
-
 use super::index::{self, Index};
-use super::objects::{Expect, ObjectError};
+use super::objects::{Content, Expect, ObjectError};
 use super::{Source, Tier, Tiers, entry};
 use crate::blocking;
 use crate::key::Reference;
@@ -94,7 +92,7 @@ impl Tiers {
             }
         };
         let size = object.len() as u64;
-        let (object, index) = (Buffer::from(object), Index::of(reference.config, &sidecar, size));
+        let (object, index) = (Content::from(object), Index::of(reference.config, &sidecar, size));
         for (tier, expect) in lacking {
             if !tier.moving.admits() {
                 continue;
@@ -137,7 +135,7 @@ impl Tiers {
                 Some((bytes, Some(tag))) => (Some(bytes), Expect::Tag(tag)),
             };
             let Some(changed) = change(bytes.as_deref()) else { return Some(()) };
-            if self.ask(tier, tier.objects.write(name, Buffer::from(changed), expect)).await? {
+            if self.ask(tier, tier.objects.write(name, changed.into(), expect)).await? {
                 return Some(());
             }
         }

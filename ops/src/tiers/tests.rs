@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 
 use opendal::Buffer;
 
-use super::objects::{Answer, Expect, Pieces, Remote};
+use super::objects::{Answer, Content, Expect, Pieces, Remote};
 use super::*;
 use crate::key::PackageKey;
 use crate::store::testing::{Shop, key, name};
@@ -101,7 +101,7 @@ impl Objects for Line {
         Box::pin(self.0.arrive(self.0.objects.read(name)))
     }
 
-    fn write<'a>(&'a self, name: &'a str, content: Buffer, expect: Expect) -> Answer<'a, bool> {
+    fn write<'a>(&'a self, name: &'a str, content: Content, expect: Expect) -> Answer<'a, bool> {
         Box::pin(async move {
             if self.0.fault() == Fault::ReadOnly {
                 return Err(ObjectError("forbidden".to_owned()));
@@ -240,7 +240,7 @@ async fn no_tenant_reads_anothers_entries() {
     for name in cloud.names().await {
         let (object, _) = cloud.objects.read(&name).await.unwrap().unwrap();
         let copy = name.replacen("a/", "b/", 1);
-        assert!(cloud.objects.write(&copy, Buffer::from(object), Expect::Anything).await.unwrap());
+        assert!(cloud.objects.write(&copy, object.into(), Expect::Anything).await.unwrap());
     }
     let other = Machine::with(&[&cloud], tenant("b"));
     assert!(!other.gets(&package).await);
@@ -361,10 +361,10 @@ async fn an_index_that_lost_an_entry_or_is_damaged_is_survived() {
     let index = format!("local/some-platform/top/{}/configs.json", plain.reference().source);
     let (before, _) = cloud.objects.read(&index).await.unwrap().unwrap();
     machine.push(&linked).await;
-    assert!(cloud.objects.write(&index, Buffer::from(before), Expect::Anything).await.unwrap());
+    assert!(cloud.objects.write(&index, before.into(), Expect::Anything).await.unwrap());
     assert!(Machine::at(&[&cloud]).gets(&linked).await, "it is found by its name");
 
-    assert!(cloud.objects.write(&index, Buffer::from("{"), Expect::Anything).await.unwrap());
+    assert!(cloud.objects.write(&index, b"{".to_vec().into(), Expect::Anything).await.unwrap());
     let other = Machine::at(&[&cloud]);
     assert!(!other.gets(&linked).await);
     assert!(other.warned().contains("configs.json` is damaged"));
