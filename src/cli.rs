@@ -15,7 +15,7 @@ pub(crate) use cicache::{
     CacheCommand, CacheDeleteArgs, CacheListArgs, CachePathsArgs, CachePruneArgs, CiArgs, CiCommonArgs, CiKeyArgs,
     CiMode, CiPlaceArgs,
 };
-pub(crate) use remote::{CacheArgs, RemoteArgs, RemoteCommand};
+pub(crate) use remote::{CacheArgs, OwnerArgs, RemoteArgs, RemoteCommand};
 
 /// Turn a pak lockfile into a complete R package library
 ///

@@ -11,7 +11,7 @@ use larder_ops::fetch::Netrc;
 use larder_ops::install::DebugInfo;
 use larder_ops::tiers::AddressError;
 
-use crate::cli::{CacheArgs, Cli, Color, Command, OutputArgs, PlaceArgs, SourceArgs, StoreArgs, WishArgs};
+use crate::cli::{CacheArgs, Cli, Color, Command, OutputArgs, OwnerArgs, PlaceArgs, SourceArgs, StoreArgs, WishArgs};
 use crate::exit::Exit;
 use crate::larder::{self, Config, Larder, Request};
 use crate::lockfile::{Lockfile, LockfileError};
@@ -276,7 +276,8 @@ fn with_caches(config: Config, args: &CacheArgs, env: &Env) -> Result<Config, Co
     };
     let caches = caches.map_err(|error| CommandError::new(Exit::Usage, format!("LARDER_CACHE: {error}")))?;
     let github = cicache::github(env);
-    Ok(Config { caches, github, tenant: args.tenant.clone(), signing_key: args.signing_key.clone(), ..config })
+    let OwnerArgs { tenant, signing_key } = args.owner.clone();
+    Ok(Config { caches, github, tenant, signing_key, ..config })
 }
 
 /// Asks the caches beyond this machine about a lockfile, so that plans know what they have.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use larder_ops::cicache::Key;
-use larder_ops::tiers::{Address, Tenant};
+use larder_ops::tiers::Address;
 
-use super::{PlaceArgs, SourceArgs, WishArgs};
+use super::{OwnerArgs, PlaceArgs, SourceArgs, WishArgs};
 
 /// What a run does with saved states around its work.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
@@ -58,12 +58,8 @@ pub(crate) struct CiPlaceArgs {
     /// Where they are kept, a URL as for --cache [env: `LARDER_CI_CACHE_URL`; default: the cache of a job on GitHub]
     #[arg(long, value_name = "URL[:ro]")]
     pub url: Option<Address>,
-    /// Whose packages are meant
-    #[arg(long, env = "LARDER_TENANT", value_name = "NAME", default_value_t, hide_env_values = true)]
-    pub tenant: Tenant,
-    /// The key that signs what is saved, as `solve remote keygen` makes it
-    #[arg(long, env = "LARDER_SIGNING_KEY", value_name = "FILE", hide_env_values = true)]
-    pub signing_key: Option<PathBuf>,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
 }
 
 /// Under which key.

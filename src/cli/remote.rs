@@ -13,6 +13,13 @@ pub(crate) struct CacheArgs {
     /// Take from and write to this cache what the store lacks or is new (repeatable) [env: `LARDER_CACHE=URL` URL ...]
     #[arg(long, value_name = "URL[:ro]")]
     pub cache: Vec<Address>,
+    #[command(flatten)]
+    pub owner: OwnerArgs,
+}
+
+/// In whose name caches are asked and written.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct OwnerArgs {
     /// Whose packages in the caches are meant
     #[arg(long, env = "LARDER_TENANT", value_name = "NAME", default_value_t, hide_env_values = true)]
     pub tenant: Tenant,

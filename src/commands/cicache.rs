@@ -11,7 +11,7 @@ use larder_ops::tiers::{Address, GitHub, SecretKey};
 use super::{CommandError, Env, config, in_lockfile, larder, palette, parse_lockfile, read_bytes, request};
 use crate::cli::{
     CacheCommand, CacheDeleteArgs, CacheListArgs, CachePathsArgs, CachePruneArgs, CiCommonArgs, CiKeyArgs, CiMode,
-    CiPlaceArgs, Color, OutputArgs, SolveArgs,
+    CiPlaceArgs, Color, OutputArgs, OwnerArgs, SolveArgs,
 };
 use crate::exit::Exit;
 use crate::larder::{CiKeys, Config, Error, Larder, Request};
@@ -132,8 +132,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, CommandError> {
 fn open(args: &CiCommonArgs, env: &Env) -> Result<(std::sync::Arc<Larder>, CiCache), CommandError> {
     let place = place(args.at.url.as_ref(), env, args.source.offline)?.map_err(nowhere)?;
     let config = config(&args.place.store, args.place.r.as_deref(), Some(&args.source), env)?;
-    let signing_key = args.at.signing_key.clone();
-    let larder = larder(Config { tenant: args.at.tenant.clone(), signing_key, ..config })?;
+    let OwnerArgs { tenant, signing_key } = args.at.owner.clone();
+    let larder = larder(Config { tenant, signing_key, ..config })?;
     let cache = larder.ci_cache(place)?;
     Ok((larder, cache))
 }
@@ -141,8 +141,8 @@ fn open(args: &CiCommonArgs, env: &Env) -> Result<(std::sync::Arc<Larder>, CiCac
 /// Opens a place for what needs no R.
 fn open_anywhere(args: &CiPlaceArgs, env: &Env) -> Result<CiCache, CommandError> {
     let place = place(args.url.as_ref(), env, false)?.map_err(nowhere)?;
-    let signer = args.signing_key.as_deref().map(SecretKey::read).transpose().map_err(Error::from)?;
-    let config = CiCacheConfig { tenant: args.tenant.clone(), signer, ..CiCacheConfig::default() };
+    let signer = args.owner.signing_key.as_deref().map(SecretKey::read).transpose().map_err(Error::from)?;
+    let config = CiCacheConfig { tenant: args.owner.tenant.clone(), signer, ..CiCacheConfig::default() };
     Ok(CiCache::open(place, config).map_err(Error::from)?)
 }
 
