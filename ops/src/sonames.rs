@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use object::read::elf::{Dyn, FileHeader};
 use object::{Endianness, elf};
@@ -13,26 +14,35 @@ use object::{Endianness, elf};
 use crate::fault::fs;
 use crate::fs::walk;
 
-/// Where a loader looks for libraries.
+/// Where a loader looks for libraries: nowhere, unless it is the loader of this machine.
 #[derive(Debug, Clone, Default)]
 pub struct SystemLibraries {
-    dirs: Vec<PathBuf>,
+    r_home: Option<PathBuf>,
+    /// Found when they are first needed: most runs build nothing.
+    dirs: OnceLock<Vec<PathBuf>>,
 }
 
 impl SystemLibraries {
-    /// Finds the directories of this machine's loader, and R's own, which is below `r_home`.
+    /// Takes the directories of this machine's loader, and R's own, which is below `r_home`.
     pub fn of_host(r_home: &Path) -> Self {
-        let mut dirs = vec![r_home.join("lib")];
-        read_conf(Path::new("/etc/ld.so.conf"), &mut dirs, 0);
-        dirs.extend(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(PathBuf::from));
-        dirs.retain(|dir| dir.is_dir());
-        Self { dirs }
+        Self { r_home: Some(r_home.to_owned()), dirs: OnceLock::new() }
+    }
+
+    fn dirs(&self) -> &[PathBuf] {
+        self.dirs.get_or_init(|| {
+            let Some(r_home) = &self.r_home else { return Vec::new() };
+            let mut dirs = vec![r_home.join("lib")];
+            read_conf(Path::new("/etc/ld.so.conf"), &mut dirs, 0);
+            dirs.extend(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(PathBuf::from));
+            dirs.retain(|dir| dir.is_dir());
+            dirs
+        })
     }
 
     /// Says whether the loader would find a library of this name.
     pub fn has(&self, soname: &str) -> bool {
         // A path is looked up as such.
-        !soname.is_empty() && self.dirs.iter().any(|dir| dir.join(soname).is_file())
+        !soname.is_empty() && self.dirs().iter().any(|dir| dir.join(soname).is_file())
     }
 
     /// Returns which of this machine's libraries the shared objects of an installed package need.
