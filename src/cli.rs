@@ -12,7 +12,8 @@ mod cicache;
 mod remote;
 
 pub(crate) use cicache::{
-    CacheCommand, CacheDeleteArgs, CacheListArgs, CachePathsArgs, CiArgs, CiCommonArgs, CiKeyArgs, CiMode, CiPlaceArgs,
+    CacheCommand, CacheDeleteArgs, CacheListArgs, CachePathsArgs, CachePruneArgs, CiArgs, CiCommonArgs, CiKeyArgs,
+    CiMode, CiPlaceArgs,
 };
 pub(crate) use remote::{CacheArgs, RemoteArgs, RemoteCommand};
 

@@ -132,6 +132,7 @@ pub fn main(env: &Env) -> ExitCode {
         }
     };
     settings.warnings.iter().for_each(|message| ui::print_warning(message, palette));
+    let env = &settings.behind(env);
     let result = match cli.command {
         None => {
             palette = self::palette(env, cli.solve.output.color);
@@ -274,7 +275,8 @@ fn with_caches(config: Config, args: &CacheArgs, env: &Env) -> Result<Config, Co
         named => Ok(named.to_vec()),
     };
     let caches = caches.map_err(|error| CommandError::new(Exit::Usage, format!("LARDER_CACHE: {error}")))?;
-    Ok(Config { caches, tenant: args.tenant.clone(), signing_key: args.signing_key.clone(), ..config })
+    let github = cicache::github(env);
+    Ok(Config { caches, github, tenant: args.tenant.clone(), signing_key: args.signing_key.clone(), ..config })
 }
 
 /// Asks the caches beyond this machine about a lockfile, so that plans know what they have.

@@ -231,6 +231,7 @@ pub struct Larder {
     fetcher: Fetcher,
     blobs: Blobs,
     tiers: Option<Arc<Tiers>>,
+    libraries: SystemLibraries,
     /// What the user should know of this machine.
     notes: Vec<String>,
     engines: Engines,
@@ -252,7 +253,9 @@ impl Larder {
         let tiers = tiers(&config, &host)?;
         let absent = config.base_stores.iter().filter(|store| !store.is_dir());
         let notes = absent.map(|store| format!("there is no base store `{}`", store.display())).collect();
-        Ok(Self { fetcher: Fetcher::new(fetching), blobs, host, tiers, config, notes, engines: Engines::default() })
+        let (fetcher, engines) = (Fetcher::new(fetching), Engines::default());
+        let libraries = SystemLibraries::of_host(&host.toolchain.home);
+        Ok(Self { config, host, fetcher, blobs, tiers, libraries, notes, engines })
     }
 
     /// Returns the machine as it was found.
@@ -268,7 +271,7 @@ impl Larder {
     /// Opens the store for this machine's platform.
     pub fn store(&self) -> Store {
         let store = Store::open(&self.config.store, self.host.platform.clone(), self.host.description.clone());
-        store.over(&self.config.base_stores)
+        store.with_libraries(self.libraries.clone()).over(&self.config.base_stores)
     }
 
     /// Returns where the caches beyond this machine are, in the order to ask.
@@ -378,7 +381,7 @@ impl Larder {
             },
             budget: Budget::new(self.config.jobs, self.config.jobserver.clone()),
             depth: self.depth(),
-            libraries: SystemLibraries::of_host(&self.host.toolchain.home),
+            libraries: self.libraries.clone(),
             ahead: Arc::new(Semaphore::new(unpacked_ahead(self.config.jobs))),
         }
     }
@@ -432,15 +435,6 @@ fn tiers(config: &Config, host: &Host) -> Result<Option<Arc<Tiers>>, Error> {
     }
     let signer = config.signing_key.as_deref().map(SecretKey::read).transpose()?;
     let r_home = host.toolchain.home.clone();
-    Ok(Some(Arc::new(Tiers::new(TiersConfig { addresses, tenant: config.tenant.clone(), signer, r_home })?)))
-}
-
-/// Runs what waits for the disk where it keeps nobody else waiting.
-async fn blocking<T: Send + 'static, E: Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
+    let (tenant, github) = (config.tenant.clone(), config.github.clone());
+    Ok(Some(Arc::new(Tiers::new(TiersConfig { addresses, tenant, signer, r_home, github })?)))
 }

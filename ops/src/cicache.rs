@@ -11,13 +11,13 @@
 //! damaged costs the entries in it, which are then built; damaged ones are removed where that is possible, and a state
 //! that lacks packs is no longer whole, so the next save writes it again.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use crate::sonames::SystemLibraries;
 use crate::tiers::address::Place as TierPlace;
-use crate::tiers::objects::{ObjectError, Remote};
-use crate::tiers::{Address, SecretKey, Tenant, Trust};
+use crate::tiers::objects::{self, ObjectError};
+use crate::tiers::{Address, GitHub, SecretKey, Tenant, Trust};
 
 mod github;
 mod key;
@@ -28,7 +28,6 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use github::GitHub;
 pub use key::{Key, KeyError, Surroundings};
 pub use restore::Restored;
 pub use save::{Saved, Skipped};
@@ -103,9 +102,9 @@ impl CiCache {
                 return Err(CiError::Place(why.to_owned()));
             }
             Place::Tier(address) => {
-                let objects = Remote::new(&address.place, &client);
+                let objects = objects::connect(&address.place, &client, &GitHub::default());
                 let objects = objects.map_err(|ObjectError(why)| CiError::Place(address.redact(&why)))?;
-                let (objects, tenant, trust) = (Arc::new(objects), tenant.clone(), address.trust.clone());
+                let (tenant, trust) = (tenant.clone(), address.trust.clone());
                 (Box::new(TierShelf { objects, tenant, platform, trust }), Some(address))
             }
             Place::GitHub(github) => {
@@ -139,6 +138,26 @@ impl CiCache {
         self.within(0, self.shelf.remove(key)).await
     }
 
+    /// Deletes the states that were saved before `cutoff`, but for the newest of all, each as [`CiCache::delete`] does.
+    /// Returns their keys; with `is_dry_run` those that would go.
+    pub async fn prune(&self, cutoff: SystemTime, is_dry_run: bool) -> Result<Vec<Key>, CiError> {
+        let (mut seen, mut old) = (BTreeSet::new(), Vec::new());
+        for (n, kept) in self.list("").await?.into_iter().enumerate() {
+            // The same key may be there for several platforms, and is deleted for all: its newest state counts.
+            let is_newest = seen.insert(kept.key.clone());
+            let is_old = humantime::parse_rfc3339_weak(&kept.created_at).is_ok_and(|time| time < cutoff);
+            if is_newest && is_old && n > 0 {
+                old.extend(kept.key.parse::<Key>().ok());
+            }
+        }
+        if !is_dry_run {
+            for key in &old {
+                self.delete(key).await?;
+            }
+        }
+        Ok(old)
+    }
+
     /// Waits for an answer that moves so many bytes, for as long as it is worth.
     async fn within<T>(&self, bytes: u64, answer: impl Future<Output = Result<T, ObjectError>>) -> Result<T, CiError> {
         let patience = self.timeout + Duration::from_secs(bytes / RATE_MIN);
@@ -148,14 +167,6 @@ impl CiCache {
         answer.map_err(|ObjectError(why)| {
             CiError::Place(self.address.as_ref().map_or(why.clone(), |address| address.redact(&why)))
         })
-    }
-}
-
-/// Runs what works on the disk or compresses where it keeps nobody else waiting.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

@@ -19,6 +19,7 @@ use fs_err::File;
 use tokio_util::sync::CancellationToken;
 
 use crate::blobs::{Blobs, Earlier, FirstSeen, Partial};
+use crate::blocking;
 use crate::digest::Sha256Digest;
 pub use credentials::Netrc;
 pub use error::{FetchError, Reason, SourceError};
@@ -235,7 +236,7 @@ impl Fetcher {
         let blobs = self.config.blobs.clone();
         let url = source.to_string();
         let used = blobs.clone();
-        let _in_use = blocking(move || Ok(used.hold())).await?;
+        let _in_use = blocking(move || used.hold()).await;
         let (digest, path) = match source {
             Source::Http(address) => {
                 let earlier = match expected {
@@ -243,27 +244,27 @@ impl Fetcher {
                     Expected::Digest(_) | Expected::FirstSeen(_) => Earlier::Resume,
                 };
                 let key = address.to_string();
-                let partial = blocking(move || Ok(Partial::open(&blobs, &key, earlier)?)).await?;
+                let partial = blocking(move || Partial::open(&blobs, &key, earlier)).await?;
                 let partial = self.download(address, partial, expected, progress, stop).await?;
                 let digest = partial.digest();
                 if let Err(reason) = self.check(expected, digest) {
                     partial.discard()?;
                     return Err(reason);
                 }
-                (digest, blocking(move || Ok(partial.publish()?)).await?)
+                (digest, blocking(move || partial.publish()).await?)
             }
             Source::File(from) => {
                 let (from, stop) = (from.clone(), stop.clone());
                 let (digest, copy) = blocking(move || copy(&from, &blobs, &stop)).await?;
                 self.check(expected, digest)?;
                 let blobs = self.config.blobs.clone();
-                (digest, blocking(move || Ok(blobs.publish(&copy, &digest)?)).await?)
+                (digest, blocking(move || blobs.publish(&copy, &digest)).await?)
             }
             Source::Git { url, commit } => {
                 let archive = git::archive(&self.config.git, &blobs, url, commit, stop).await?;
                 blocking(move || {
                     let digest = Sha256Digest::of_reader(File::open(&archive)?)?;
-                    Ok((digest, blobs.publish(&archive, &digest)?))
+                    Ok::<_, Reason>((digest, blobs.publish(&archive, &digest)?))
                 })
                 .await?
             }
@@ -351,17 +352,6 @@ fn copy(from: &Path, blobs: &Blobs, stop: &CancellationToken) -> Result<(Sha256D
             return Err(Reason::Stopped);
         }
         copy.write_all(&buffer[..n])?;
-    }
-}
-
-/// Runs `work` where blocking is allowed. It is not cancelled with its caller: what it does is short and harmless.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Reason> + Send + 'static) -> Result<T, Reason> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Reason::Stopped), // The runtime is shutting down.
-        },
     }
 }
 

@@ -66,6 +66,7 @@
 //! ```
 
 pub mod blobs;
+mod blocking;
 pub mod budget;
 pub mod cicache;
 pub mod digest;
@@ -95,3 +96,5 @@ pub mod trouble;
 pub mod unpack;
 pub mod wire;
 pub mod workers;
+
+pub use blocking::blocking;

@@ -41,6 +41,7 @@ use std::time::Instant;
 use larder_graph::{CacheMap, Context, Inputs, Need, Op, Phase, Resources};
 use tokio::sync::Semaphore;
 
+use crate::blocking;
 use crate::budget::{Budget, Core};
 use crate::digest::Sha256Digest;
 use crate::explain::difference;
@@ -440,6 +441,12 @@ impl PackageOp {
     fn how(&self, key: &PackageKey) -> How {
         let source = key.reference().source;
         let earlier = self.workshop.store.sidecars(key.package(), source);
+        let own = earlier.iter().find(|(config, ..)| *config == key.reference().config);
+        let lacking = own.map(|(_, _, sidecar)| self.workshop.store.lacking(sidecar)).unwrap_or_default();
+        if !lacking.is_empty() {
+            let because = format!("its build in the store needs {}, which this machine has not", lacking.join(", "));
+            return How::Recompiled { because };
+        }
         match earlier.into_iter().find(|(config, ..)| *config != key.reference().config) {
             Some((_, _, sidecar)) => How::Recompiled { because: difference(&sidecar, key) },
             None => How::Ingested,
@@ -456,16 +463,6 @@ impl PackageOp {
             Some((name.clone(), BuiltAgainst { version: sidecar.version, reference }))
         };
         view.iter().filter_map(|(name, tree)| against(name, tree)).collect()
-    }
-}
-
-/// Runs what waits for the disk where it keeps nobody else waiting.
-async fn blocking<T: Send + 'static, E: Send + 'static>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, E> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use object::read::elf::{Dyn, FileHeader};
 use object::{Endianness, elf};
@@ -14,35 +14,54 @@ use object::{Endianness, elf};
 use crate::fault::fs;
 use crate::fs::walk;
 
-/// Where a loader looks for libraries: nowhere, unless it is the loader of this machine.
-#[derive(Debug, Clone, Default)]
-pub struct SystemLibraries {
-    r_home: Option<PathBuf>,
-    /// Found when they are first needed: most runs build nothing.
+/// What every process of R has, whatever it loads: nobody looks for these. Not every R is a library of its own.
+const OF_EVERY_R: [&str; 2] = ["libc.so.6", "libm.so.6"];
+
+/// Where a loader looks for libraries. Clones share what was found.
+#[derive(Debug, Clone)]
+pub struct SystemLibraries(Arc<Host>);
+
+#[derive(Debug)]
+struct Host {
+    r_home: PathBuf,
+    /// All others. Read when somebody asks for something that R does not bring.
     dirs: OnceLock<Vec<PathBuf>>,
+    /// What is there. What is not may still come.
+    found: Mutex<BTreeSet<String>>,
 }
 
 impl SystemLibraries {
-    /// Takes the directories of this machine's loader, and R's own, which is below `r_home`.
+    /// Means the directories of this machine's loader, and R's own, which is below `r_home`. Reads nothing yet.
     pub fn of_host(r_home: &Path) -> Self {
-        Self { r_home: Some(r_home.to_owned()), dirs: OnceLock::new() }
-    }
-
-    fn dirs(&self) -> &[PathBuf] {
-        self.dirs.get_or_init(|| {
-            let Some(r_home) = &self.r_home else { return Vec::new() };
-            let mut dirs = vec![r_home.join("lib")];
-            read_conf(Path::new("/etc/ld.so.conf"), &mut dirs, 0);
-            dirs.extend(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(PathBuf::from));
-            dirs.retain(|dir| dir.is_dir());
-            dirs
-        })
+        Self(Arc::new(Host { r_home: r_home.to_owned(), dirs: OnceLock::new(), found: Mutex::default() }))
     }
 
     /// Says whether the loader would find a library of this name.
     pub fn has(&self, soname: &str) -> bool {
         // A path is looked up as such.
-        !soname.is_empty() && self.dirs().iter().any(|dir| dir.join(soname).is_file())
+        let is_in = |dir: &Path| dir.join(soname).is_file();
+        !soname.is_empty() && (is_in(&self.0.r_home.join("lib")) || self.dirs().iter().any(|dir| is_in(dir)))
+    }
+
+    /// Returns those of these libraries that this machine has not. Each is looked for once.
+    pub fn lacking<'a>(&self, sonames: impl IntoIterator<Item = &'a String>) -> Vec<&'a str> {
+        let mut found = self.0.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_there = |soname: &str| {
+            OF_EVERY_R.contains(&soname)
+                || found.contains(soname)
+                || self.has(soname) && found.insert(soname.to_owned())
+        };
+        sonames.into_iter().map(String::as_str).filter(|soname| !is_there(soname)).collect()
+    }
+
+    fn dirs(&self) -> &[PathBuf] {
+        self.0.dirs.get_or_init(|| {
+            let mut dirs = Vec::new();
+            read_conf(Path::new("/etc/ld.so.conf"), &mut dirs, 0);
+            dirs.extend(["/lib64", "/usr/lib64", "/lib", "/usr/lib"].map(PathBuf::from));
+            dirs.retain(|dir| dir.is_dir());
+            dirs
+        })
     }
 
     /// Returns which of this machine's libraries the shared objects of an installed package need.
@@ -121,6 +140,8 @@ mod tests {
         assert!(libraries.has("libc.so.6"), "{libraries:?}");
         assert!(!libraries.has("libno-such-thing.so.1"));
         assert!(!libraries.has(""));
+        let names = ["libc.so.6", "libno-such-thing.so.1"].map(str::to_owned);
+        assert_eq!(libraries.lacking(&names), ["libno-such-thing.so.1"]);
         assert_eq!(libraries.needed_by(Path::new("/nonexistent")), BTreeSet::new());
     }
 }

@@ -54,6 +54,7 @@ use crate::key::{ConfigMap, PackageKey, Reference};
 use crate::link::{LinkMode, Linker};
 use crate::lock::{Attempt, Lock};
 use crate::package::PackageName;
+use crate::sonames::SystemLibraries;
 use lease::{Held, Lease};
 use manifest::Manifest;
 use staging::Staging;
@@ -105,6 +106,8 @@ pub struct Store {
     /// Whether it is below another one, and so only read.
     is_base: bool,
     bases: Vec<Store>,
+    /// What compiled code finds here; `None`: nobody has said, so all that is stored counts as usable.
+    libraries: Option<SystemLibraries>,
 }
 
 /// What the store knows of a source.
@@ -223,7 +226,16 @@ impl Store {
             flushes: flush::Flushes::default(),
             is_base: false,
             bases: Vec::new(),
+            libraries: None,
         }
+    }
+
+    /// Says what shared libraries this machine has: an entry that needs another one is none here. It stays where it is,
+    /// since it is whole, until a build of this machine takes its place.
+    #[must_use]
+    pub fn with_libraries(mut self, libraries: SystemLibraries) -> Self {
+        self.libraries = Some(libraries);
+        self
     }
 
     /// Returns the store's directory.
@@ -438,8 +450,21 @@ impl Store {
             fs::rename(&tree, replaced.path().join("replaced"))?;
         }
         fs::rename(built, &tree)?;
-        self.complete(package, reference, manifest, sidecar)?;
+        if let Err(error) = self.complete(package, reference, manifest, sidecar) {
+            // On a full disk it would only be in the way. What cannot be taken back is what a crash leaves.
+            let _ = fs::rename(&tree, replaced.path().join("incomplete"));
+            drop(replaced);
+            self.forget(package, reference);
+            return Err(error);
+        }
         Ok(tree)
+    }
+
+    /// Takes away what is said of an entry that could not be completed.
+    fn forget(&self, package: &PackageName, reference: Reference) {
+        let _ = fs::remove_file(self.sidecar_path(package, reference));
+        let _ = fs::remove_file(self.manifest_path(package, reference));
+        let _ = self.mend_configs(package, reference.source);
     }
 
     /// Returns the interface digest of a tree, from its sidecar where it has one.

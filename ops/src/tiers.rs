@@ -42,6 +42,7 @@ pub(crate) mod address;
 mod breaker;
 mod bring;
 mod entry;
+pub(crate) mod github;
 mod index;
 pub(crate) mod objects;
 mod platforms;
@@ -54,8 +55,9 @@ pub(crate) mod trust;
 pub use address::{Address, AddressError};
 use breaker::Breaker;
 use entry::Wanted;
+pub use github::GitHub;
 pub use index::{Held, Index};
-use objects::{ObjectError, Objects, Remote};
+use objects::{ObjectError, Objects};
 pub use tenant::{Tenant, TenantError};
 pub use trust::{KeyError, PublicKey, SecretKey, Trust};
 
@@ -77,6 +79,8 @@ pub struct TiersConfig {
     pub signer: Option<SecretKey>,
     /// Where R is: its own shared libraries count as the system's.
     pub r_home: PathBuf,
+    /// What the job knows of GitHub's caches, if this is one: what `ghac://` stands for.
+    pub github: GitHub,
 }
 
 /// A chain of tiers, and what is known of them so far.
@@ -156,8 +160,9 @@ impl Tiers {
         let tier = |address: Address| {
             let wrong = |why: String| TierError { address: address.to_string(), why: address.redact(&why) };
             let client = client.as_ref().map_err(|error| wrong(error.to_string()))?;
-            let objects = Remote::new(&address.place, client).map_err(|ObjectError(why)| wrong(why))?;
-            Ok(Tier::new(address, Arc::new(objects)))
+            let objects = objects::connect(&address.place, client, &config.github);
+            let objects = objects.map_err(|ObjectError(why)| wrong(why))?;
+            Ok(Tier::new(address, objects))
         };
         let tiers = config.addresses.into_iter().map(tier).collect::<Result<Vec<_>, _>>()?;
         let libraries = SystemLibraries::of_host(&config.r_home);

@@ -1,6 +1,7 @@
 //! What can be typed about keeping packages from one CI job to the next.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
 use larder_ops::cicache::Key;
@@ -45,6 +46,8 @@ pub(crate) enum CacheCommand {
     List(CacheListArgs),
     /// Delete what is saved under a key; that there is nothing is fine
     Delete(CacheDeleteArgs),
+    /// Delete what was saved long ago, but for the newest
+    Prune(CachePruneArgs),
     /// Print key, paths and restore keys for `actions/cache` and its like
     Paths(CachePathsArgs),
 }
@@ -130,6 +133,21 @@ pub(crate) struct CacheDeleteArgs {
     #[command(flatten)]
     pub at: CiPlaceArgs,
     /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CachePruneArgs {
+    /// Delete what was saved longer ago than this, such as 30d
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    pub older_than: Duration,
+    /// Show what would go, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub at: CiPlaceArgs,
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }

@@ -3,15 +3,15 @@
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use larder_ops::cicache::{CiCache, CiCacheConfig, GitHub, Kept, Key, KeyError, Place, Restored, Saved, Surroundings};
-use larder_ops::tiers::{Address, SecretKey};
+use larder_ops::cicache::{CiCache, CiCacheConfig, Kept, Key, KeyError, Place, Restored, Saved, Surroundings};
+use larder_ops::tiers::{Address, GitHub, SecretKey};
 
 use super::{CommandError, Env, config, in_lockfile, larder, palette, parse_lockfile, read_bytes, request};
 use crate::cli::{
-    CacheCommand, CacheDeleteArgs, CacheListArgs, CachePathsArgs, CiCommonArgs, CiKeyArgs, CiMode, CiPlaceArgs, Color,
-    OutputArgs, SolveArgs,
+    CacheCommand, CacheDeleteArgs, CacheListArgs, CachePathsArgs, CachePruneArgs, CiCommonArgs, CiKeyArgs, CiMode,
+    CiPlaceArgs, Color, OutputArgs, SolveArgs,
 };
 use crate::exit::Exit;
 use crate::larder::{CiKeys, Config, Error, Larder, Request};
@@ -28,6 +28,7 @@ pub(super) fn run(command: &CacheCommand, env: &Env) -> Result<Exit, CommandErro
         CacheCommand::Restore(args) => restore(args.lockfile.as_deref(), &args.common, env),
         CacheCommand::List(args) => list(args, env),
         CacheCommand::Delete(args) => delete(args, env),
+        CacheCommand::Prune(args) => prune(args, env),
         CacheCommand::Paths(args) => paths(args, env),
     }
 }
@@ -92,6 +93,22 @@ fn delete(args: &CacheDeleteArgs, env: &Env) -> Result<Exit, CommandError> {
     Ok(Exit::Done)
 }
 
+fn prune(args: &CachePruneArgs, env: &Env) -> Result<Exit, CommandError> {
+    let cache = open_anywhere(&args.at, env)?;
+    let cutoff = SystemTime::now().checked_sub(args.older_than).unwrap_or(SystemTime::UNIX_EPOCH);
+    let gone = runtime()?.block_on(cache.prune(cutoff, args.dry_run)).map_err(Error::from)?;
+    let voice = Voice::of_command(args.json, env);
+    let what = if args.dry_run { "would be deleted" } else { "deleted" };
+    for key in &gone {
+        let json = serde_json::json!({ "v": 1, "reason": "ci-deleted", "key": key.as_str(), "deleted": !args.dry_run });
+        voice.told(&format!("{what}: `{key}`"), &json, &[]);
+    }
+    if gone.is_empty() && !args.json {
+        ui::print_data("nothing is that old, but for the newest\n");
+    }
+    Ok(Exit::Done)
+}
+
 fn paths(args: &CachePathsArgs, env: &Env) -> Result<Exit, CommandError> {
     let bytes = args.lockfile.as_deref().map(read_bytes).transpose()?;
     let larder = larder(config(&args.place.store, args.place.r.as_deref(), None, env)?)?;
@@ -147,16 +164,23 @@ fn place(named: Option<&Address>, env: &Env, is_offline: bool) -> Result<Result<
         let is_there = !is_offline || address.is_local();
         return Ok(if is_there { Ok(Place::Tier(address)) } else { Err("the CI cache needs a network") });
     }
+    let github = github(env);
+    if github.service.is_none() && github.rest.is_none() {
+        return Ok(Err("there is no place for a CI cache"));
+    }
+    Ok(if is_offline { Err("the CI cache needs a network") } else { Ok(Place::GitHub(github)) })
+}
+
+/// Finds out what the job knows of GitHub's caches.
+pub(super) fn github(env: &Env) -> GitHub {
+    let text = |name: &str| env.get(name).and_then(OsStr::to_str).map(str::to_owned);
     let is_v2 = text("ACTIONS_CACHE_SERVICE_V2").is_some_and(|word| is_yes(&word));
     let service = text("ACTIONS_RESULTS_URL").zip(text("ACTIONS_RUNTIME_TOKEN")).filter(|_| is_v2);
     let token = text("GITHUB_TOKEN").or_else(|| text("GH_TOKEN"));
     let rest = text("GITHUB_REPOSITORY").zip(token).map(|(repository, token)| {
         (text("GITHUB_API_URL").unwrap_or_else(|| GITHUB_API.to_owned()), repository, token)
     });
-    if service.is_none() && rest.is_none() {
-        return Ok(Err("there is no place for a CI cache"));
-    }
-    Ok(if is_offline { Err("the CI cache needs a network") } else { Ok(Place::GitHub(GitHub { service, rest })) })
+    GitHub { service, rest }
 }
 
 fn is_yes(word: &str) -> bool {

@@ -13,6 +13,12 @@
 //! trust = "signed"                        # or "all", "none"
 //! keys = ["RW..."]
 //! timeout = "5s"
+//!
+//! [ci-cache]                              # means what LARDER_CI_CACHE and its like do: only where `CI` is set
+//! mode = "both"                           # or "off", "restore", "save"
+//! url = "fs:///ci"                        # on GitHub not needed
+//! key = "larder-{r}-{os}-{arch}-{lock}"
+//! restore-keys = ["larder-{r}-{os}-{arch}-"]
 //! ```
 //!
 //! Looked for in the current directory (the project's), and then as `larder/larder.toml` in the user's configuration
@@ -21,7 +27,8 @@
 //! A project's file was written by whoever wrote the repository. Building a lockfile runs what that asks for anyway, but
 //! only under keys of its own; a cache of somebody else could put something wrong into the store under the key of a
 //! package that other projects use, and one that is written to gets what is built here. So of a project that the user
-//! has not named in `trust-projects` nothing counts but a `library` inside of it.
+//! has not named in `trust-projects` nothing counts but a `library` inside of it, and of `ci-cache` all but where that is: it
+//! is the project's own job that has it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -36,6 +43,9 @@ use super::{CommandError, Env};
 use crate::exit::Exit;
 
 const NAME: &str = "larder.toml";
+/// The variables of the CI cache: mode, place, key and what else will do.
+const OF_CI: [&str; 4] =
+    ["LARDER_CI_CACHE", "LARDER_CI_CACHE_URL", "LARDER_CI_CACHE_KEY", "LARDER_CI_CACHE_RESTORE_KEYS"];
 
 /// What one file may say.
 #[derive(Debug, Default, Deserialize)]
@@ -50,6 +60,26 @@ struct File {
     /// The caches as they would be typed.
     #[serde(skip)]
     caches: Vec<String>,
+    ci_cache: Option<Spanned<CiCache>>,
+}
+
+/// Packages that are kept from one CI job to the next.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct CiCache {
+    mode: Option<Mode>,
+    url: Option<String>,
+    key: Option<String>,
+    restore_keys: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    Off,
+    Restore,
+    Save,
+    Both,
 }
 
 #[derive(Debug, Deserialize)]
@@ -132,7 +162,8 @@ impl Settings {
             ("LARDER_TENANT", file.tenant.map(|tenant| tenant.to_string())),
             ("LARDER_SIGNING_KEY", placed(file.signing_key)),
         ];
-        for (name, value) in said {
+        let ci = file.ci_cache.map(Spanned::into_inner).unwrap_or_default().variables();
+        for (name, value) in said.into_iter().chain(ci) {
             if let Some(value) = value {
                 self.values.entry(name).or_insert(value);
             }
@@ -141,6 +172,16 @@ impl Settings {
             self.caches = file.caches;
         }
         self.files.push(path.to_owned());
+    }
+
+    /// Puts what the files say and no option has for a default behind the environment: so for that, too, the
+    /// environment goes before a file.
+    pub(super) fn behind(&self, env: &Env) -> Env {
+        let mut variables = env.variables.clone();
+        let unset = self.values.iter().filter(|(name, _)| OF_CI.contains(name) && env.get(name).is_none());
+        variables.retain(|(name, _)| !unset.clone().any(|(unset, _)| name == unset));
+        variables.extend(unset.map(|(name, value)| (name.into(), value.into())));
+        Env { variables }
     }
 
     /// Makes what the files say the defaults of all commands: so what is typed goes before the environment, that before
@@ -175,8 +216,10 @@ impl File {
             ("signing-key", self.signing_key.is_some()),
             ("trust-projects", !self.trust_projects.is_empty()),
             ("cache", !self.cache.is_empty()),
+            ("ci-cache.url", self.ci_cache.as_ref().is_some_and(|ci| ci.get_ref().url.is_some())),
         ];
-        *self = Self { library: inside, ..Self::default() };
+        let ci_cache = self.ci_cache.take().map(|ci| Spanned::new(ci.span(), CiCache { url: None, ..ci.into_inner() }));
+        *self = Self { library: inside, ci_cache, ..Self::default() };
         let found: Vec<_> = found.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| format!("`{name}`")).collect();
         let user = of_user.map_or_else(|| "your own file".to_owned(), |path| format!("`{}`", path.display()));
         (!found.is_empty()).then(|| {
@@ -222,6 +265,29 @@ impl Cache {
     }
 }
 
+impl CiCache {
+    /// Says what is wrong with it.
+    fn check(&self) -> Result<(), String> {
+        if let Some(key) = self.restore_keys.iter().find(|key| key.contains(char::is_whitespace)) {
+            return Err(format!("`restore-keys` has one with a blank: `{}`", key.escape_debug()));
+        }
+        self.url.as_ref().map_or(Ok(()), |url| url.parse::<Address>().map(drop).map_err(|error| error.to_string()))
+    }
+
+    /// Returns it as it would be in the environment.
+    fn variables(self) -> [(&'static str, Option<String>); 4] {
+        let mode = self.mode.map(|mode| match mode {
+            Mode::Off => "off",
+            Mode::Restore => "restore",
+            Mode::Save => "save",
+            Mode::Both => "both",
+        });
+        let prefixes = Some(self.restore_keys.join(" ")).filter(|prefixes| !prefixes.is_empty());
+        let [a, b, c, d] = OF_CI;
+        [(a, mode.map(str::to_owned)), (b, self.url), (c, self.key), (d, prefixes)]
+    }
+}
+
 /// Writes what has a meaning of its own in a URL otherwise.
 fn encoded(text: &str) -> String {
     text.replace('%', "%25").replace('+', "%2B").replace('&', "%26").replace('#', "%23")
@@ -256,6 +322,9 @@ fn read(path: &Path) -> Result<Option<File>, CommandError> {
         wrong(error.span().map(|span| span.start), error.message().lines().next().unwrap_or_default())
     })?;
     let typed = |cache: &Spanned<Cache>| cache.get_ref().address().map_err(|why| wrong(Some(cache.span().start), &why));
+    if let Some(ci) = &file.ci_cache {
+        ci.get_ref().check().map_err(|why| wrong(Some(ci.span().start), &why))?;
+    }
     file.caches = file.cache.iter().map(typed).collect::<Result<_, _>>()?;
     Ok(Some(file))
 }

@@ -12,7 +12,7 @@ use larder_ops::install::DebugInfo;
 use larder_ops::library::GENERATIONS_KEPT;
 use larder_ops::link::LinkMode;
 use larder_ops::package::PackageName;
-use larder_ops::tiers::{Address, Tenant};
+use larder_ops::tiers::{Address, GitHub, Tenant};
 
 use crate::host;
 
@@ -66,6 +66,8 @@ pub struct Config {
     pub caches: Vec<Address>,
     /// Whose packages in these caches are meant.
     pub tenant: Tenant,
+    /// What the job knows of GitHub's caches, if this is one there: what the cache `ghac://` stands for.
+    pub github: GitHub,
     /// The file with the key that packages are signed with before they are written to caches.
     pub signing_key: Option<PathBuf>,
     /// How long a run that is done otherwise waits for what it writes to caches.
@@ -93,6 +95,7 @@ impl Config {
             is_plain_install: false,
             verifies: false,
             caches: Vec::new(),
+            github: GitHub::default(),
             tenant: Tenant::default(),
             signing_key: None,
             upload_patience: Duration::from_mins(1),

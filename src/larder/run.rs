@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use larder_graph::{Built, Dag, Job, JobOptions, OnFailure, Stop, VertexId};
+use larder_ops::blocking;
 use larder_ops::library::Library;
 use larder_ops::lock;
 use larder_ops::op::{Commission, PackageOp};
@@ -15,7 +16,7 @@ use super::engine::Engine;
 use super::journal::Events;
 use super::tell::Teller;
 use super::update::update;
-use super::{Access, Error, Larder, Request, blocking, trouble};
+use super::{Access, Error, Larder, Request, trouble};
 use crate::event::Event;
 use crate::lockfile::Lockfile;
 use crate::plan::Vertex;

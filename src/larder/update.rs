@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use larder_graph::Report as GraphReport;
+use larder_ops::blocking;
 use larder_ops::library::{Change, Library, Put, What, has_package};
 use larder_ops::link::{LinkMode, Linker};
 use larder_ops::op::{How, Key, PackageOp, Standing};
@@ -16,7 +17,7 @@ use larder_ops::trouble::Trouble;
 
 use super::tell::is_kept;
 use super::trouble::in_place;
-use super::{Error, Larder, Request, blocking};
+use super::{Error, Larder, Request};
 use crate::event::{Event, Settled};
 use crate::plan::{Plan, Stale};
 use crate::report::Report;

@@ -307,6 +307,11 @@ fn what_github_keeps_is_listed_and_deleted_with_another_token() {
     assert_eq!(told(&save("mine-1").ok(), "ci-saved")["packed"], 4, "a service that is busy is asked again");
     assert_eq!(told(&save("mine-1").ok(), "ci-saved")["why"], "`mine-1` exists already");
     save("other").ok();
+    let prune = |older_than: &str, more: &str| {
+        let ran = run(&rest, &["cache", "prune", "--json", "--older-than", older_than, more]).ok();
+        ran.events().iter().map(|event| event["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!((prune("1000y", "--dry-run"), prune("1d", "--dry-run")), (vec![], vec!["mine-1".to_owned()]));
     let list = |prefix: &str| {
         let ran = run(&rest, &["cache", "list", "--json", "--prefix", prefix]).ok();
         ran.events().iter().map(|state| state["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()

@@ -378,7 +378,7 @@ fn a_process_that_may_open_few_files_says_so() {
     let scene = Scene::new();
     let args = scene.args(&scene.lock("1.0"), &[]);
     let mut n_told = 0;
-    for limit in [8, 12, 14, 16, 18, 20, 22, 24, 28] {
+    for limit in [8, 12, 14, 16, 18, 20, 22, 24, 28, 32, 40, 64, 101, 102] {
         let place = Place::new(&scene.world, &format!("with {limit}"));
         let solve = place.command(&args);
         let mut command = Command::new("sh");

@@ -15,6 +15,7 @@
 mod events;
 mod failures;
 mod interruptions;
+mod machines;
 mod outcomes;
 mod plain;
 mod processes;

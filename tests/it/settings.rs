@@ -66,6 +66,9 @@ fn what_is_wrong_is_told_with_its_line_and_what_is_allowed() {
         ("[[cache]]\nurl = 'fs:///x:ro'\naccess = 'rw'", 1, "`access` is not what `:ro` in `url` says"),
         ("[[cache]]\naccess = 'rw'", 1, "missing field `url`"),
         ("store = ", 1, ""),
+        ("[ci-cache]\nmode = 'maybe'", 2, "unknown variant `maybe`, expected one of `off`, `restore`, `save`, `both`"),
+        ("\n[ci-cache]\nurl = 'ftp://host/x'", 2, "is not among fs, s3"),
+        ("[ci-cache]\nrestore-keys = ['a b']", 1, "`restore-keys` has one with a blank: `a b`"),
     ] {
         world.write("larder.toml", text);
         let ran = world.run(["store", "path"]).exits(2);
@@ -103,14 +106,52 @@ fn caches_of_a_file_are_used_and_named_ones_go_before_them() {
 }
 
 #[test]
+fn the_ci_cache_of_a_file_is_used_in_ci_and_what_is_set_or_typed_goes_before_it() {
+    need_r!();
+    let world = World::new();
+    let lockfile = world.lock_published(&[&Package::new("plain", "1.0")]);
+    let [one, two, three] = ["one", "two", "three"].map(|name| format!("fs://{}", world.path(name).display()));
+    world.write(
+        "larder.toml",
+        "[ci-cache]\nmode = 'save'\nkey = 'of-project'\nrestore-keys = ['of-p']\nurl = 'fs:///x'\n",
+    );
+    world.write(OF_USER, format!("[ci-cache]\nmode = 'both'\nkey = 'of-user'\nurl = '{one}'\n"));
+    let run = |env: &[(&str, &str)], args: &[&str]| {
+        let ran = world.finish(world.command().arg(&lockfile).arg("--json").envs(env.iter().copied()).args(args)).ok();
+        let told = |reason: &str| {
+            let events = ran.events_of(reason);
+            events.first().map(|event| event["key"].as_str().or(event["why"].as_str()).unwrap().to_owned())
+        };
+        (told("ci-restored"), told("ci-saved"), ran.stderr)
+    };
+    assert_eq!(run(&[], &[]).1, None, "this is no CI");
+    let ci = ("CI", "true");
+    let (restored, saved, warnings) = run(&[ci], &[]);
+    assert_eq!((restored, saved), (None, Some("of-project".to_owned())));
+    assert!(warnings.contains("not trusted with `ci-cache.url`"), "{warnings}");
+    assert!(world.has("one/local/ci"));
+
+    // What is set goes before the files, what is typed before that.
+    let env = [ci, ("LARDER_CI_CACHE_URL", &two), ("LARDER_CI_CACHE_KEY", "of-env"), ("LARDER_CI_CACHE", "both")];
+    let (restored, saved, _) = run(&env, &[]);
+    assert_eq!((restored.as_deref(), saved.as_deref()), (Some("the store lacks nothing"), Some("of-env")));
+    let typed = ["--ci-cache-url", &three, "--ci-cache-key", "typed", "--ci-cache", "save"];
+    assert_eq!(run(&env, &typed).1.as_deref(), Some("typed"));
+    assert!(world.has("two/local/ci") && world.has("three/local/ci"));
+    assert_eq!(run(&[ci, ("LARDER_CI_CACHE", "off")], &[]).1, None);
+    let paths = world.finish(world.command().args(["cache", "paths"])).ok().stdout;
+    assert!(paths.contains("key: of-project\n") && paths.contains("restore-key: of-p\n"), "{paths}");
+}
+
+#[test]
 fn a_project_that_is_not_trusted_has_no_say_but_in_a_library_of_its_own() {
     let world = World::new();
     let everything = "store = 's'\nlibrary = 'lib'\ntenant = 't'\nsigning-key = 'k'\ntrust-projects = ['.']\n\
-                      [[cache]]\nurl = 'fs:///x'\n";
+                      [[cache]]\nurl = 'fs:///x'\n[ci-cache]\nurl = 'fs:///x'\n";
     world.write("larder.toml", everything);
     let ran = world.finish(plain(&world).args(["store", "path"])).ok();
     assert!(ran.stdout.ends_with("home/.cache/larder/store\n"), "{}", ran.stdout);
-    let told = "not trusted with `store`, `tenant`, `signing-key`, `trust-projects`, `cache`: name its directory in \
+    let told = "not trusted with `store`, `tenant`, `signing-key`, `trust-projects`, `cache`, `ci-cache.url`: name its directory in \
                 `trust-projects`";
     assert!(ran.stderr.contains(told), "{}", ran.stderr);
     let help = world.finish(plain(&world).arg("--help")).ok().stdout;

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use fs_err as fs;
+use larder_ops::testing::GitHubServer;
 
 use crate::world::clouds::{Cloud, Dialect};
 use crate::world::servers::Daemon;
-use crate::world::{PATH, Package, Ran, World, need_r};
+use crate::world::{Package, Ran, World, need_r, without_compilers};
 
-const LOGINS: [(&str, &str); 4] = [
+pub(crate) const LOGINS: [(&str, &str); 4] = [
     ("AWS_ACCESS_KEY_ID", "someone"),
     ("AWS_SECRET_ACCESS_KEY", "s3cret"),
     ("AZBLOB_ACCOUNT_NAME", "someone"),
@@ -36,55 +37,43 @@ pub(crate) fn solve(world: &World, name: &str, lockfile: &Path, cache: &str) -> 
     world.finish(machine(world, name).arg(lockfile).args(["--json", "--cache", cache]))
 }
 
-/// Returns a directory with all programs of this machine but those that compile.
-fn without_compilers(world: &World) -> PathBuf {
-    let bin = world.path("bin");
-    fs::create_dir_all(&bin).unwrap();
-    let mut dirs: Vec<PathBuf> = std::env::split_paths(PATH).collect();
-    dirs.reverse();
-    for program in dirs.iter().flat_map(|dir| crate::world::items(dir)) {
-        let name = program.file_name().unwrap().to_str().unwrap_or_default().to_owned();
-        let compiles =
-            ["gcc", "g++", "c++", "cc", "c89", "c99", "cpp", "make", "gmake", "clang", "gfortran", "f77", "f95"];
-        let stem = name.rsplit_once("-linux-gnu-").map_or(&*name, |(_, stem)| stem);
-        let is_compiler = compiles.iter().any(|compiler| {
-            stem.strip_prefix(compiler)
-                .is_some_and(|rest| rest.chars().all(|c| c == '-' || c == '.' || c.is_ascii_digit()))
-        });
-        if !is_compiler {
-            let place = bin.join(&name);
-            let _ = fs::remove_file(&place);
-            rustix::fs::symlink(&program, &place).unwrap();
-        }
-    }
-    bin
-}
-
 /// What every kind of cache must do: fill, serve another machine, survive an upgrade, keep quiet about passwords.
 fn serves(world: &World, cache: &str) {
+    serves_machines(world, cache, |_| Vec::new());
+}
+
+/// As [`serves`], where machines differ in their environment.
+fn serves_machines(world: &World, cache: &str, env: impl Fn(&str) -> Vec<(&'static str, String)>) {
+    let machine = |name: &str| {
+        let mut command = machine(world, name);
+        command.envs(env(name));
+        command
+    };
+    let solve =
+        |name: &str, lockfile: &Path| world.finish(machine(name).arg(lockfile).args(["--json", "--cache", cache])).ok();
     let (old, new) = (lock(world, "1.0", 1), lock(world, "1.2", 2));
-    let ran = solve(world, "one", &old, cache).ok();
+    let ran = solve("one", &old);
     assert_eq!(ran.outcomes(), "far ingested, hdr ingested, lnk ingested, plain ingested");
     assert_eq!(ran.warnings(), "");
     let n_before = world.server.requests().len();
 
-    let ran = solve(world, "two", &old, cache).ok();
+    let ran = solve("two", &old);
     assert_eq!(ran.outcomes(), "far loaded, hdr loaded, lnk loaded, plain loaded");
     assert!(ran.because("lnk").ends_with("has it"), "{}", ran.because("lnk"));
     assert_eq!(ran.warnings(), "");
     assert_eq!(world.server.requests().len(), n_before, "no source was downloaded");
 
-    let ran = solve(world, "one", &new, cache).ok();
+    let ran = solve("one", &new);
     assert_eq!(ran.outcomes(), "far recompiled, hdr ingested, lnk recompiled, plain kept");
     let n_before = world.server.requests().len();
-    let planned = world.finish(machine(world, "two").arg("plan").arg(&new).args(["--json", "--cache", cache])).ok();
+    let planned = world.finish(machine("two").arg("plan").arg(&new).args(["--json", "--cache", cache])).ok();
     assert_eq!(planned.actions(), "far load, hdr load, lnk load, plain keep");
-    let ran = solve(world, "two", &new, cache).ok();
+    let ran = solve("two", &new);
     assert_eq!(ran.outcomes(), "far loaded, hdr loaded, lnk loaded, plain kept");
     assert_eq!(world.server.requests().len(), n_before);
     let all = format!("{}{}{}", ran.stdout, ran.stderr, planned.stdout);
     assert!(!all.contains("s3cret"), "{all}");
-    let verified = world.finish(machine(world, "two").args(["store", "verify"])).ok();
+    let verified = world.finish(machine("two").args(["store", "verify"])).ok();
     assert!(verified.stdout.contains("broken") || !verified.stdout.contains("set aside"), "{}", verified.stdout);
 }
 
@@ -127,6 +116,34 @@ fn a_webdav_server_serves_as_a_cache() {
 }
 
 #[test]
+fn a_server_that_knows_get_put_and_head_alone_serves_as_a_cache() {
+    need_r!();
+    let world = World::new();
+    let Some(server) = Daemon::nginx_of_put(&world) else { return };
+    serves(&world, &format!("http://127.0.0.1:{}/some/folder", server.port));
+    assert!(!crate::world::items(&world.path("nginx/cloud/some/folder/local")).is_empty());
+}
+
+/// Played too. What it keeps for the default branch, every branch may read.
+#[test]
+fn the_cache_service_of_github_serves_as_a_cache() {
+    need_r!();
+    let (world, github) = (World::new(), GitHubServer::start());
+    serves_machines(&world, "ghac://some/root", |name| {
+        github.job(if name == "one" { "refs/heads/main" } else { "refs/heads/topic" })
+    });
+    let keys = github.keys();
+    assert!(keys.len() >= 12 && keys.iter().all(|key| key.starts_with("some/root/local/")), "{keys:?}");
+
+    // Outside of a job it is a cache that is down.
+    let lockfile = lock(&world, "1.0", 1);
+    let ran = solve(&world, "three", &lockfile, "ghac://some/root").ok();
+    assert_eq!(ran.outcomes(), "far ingested, hdr ingested, lnk ingested, plain ingested");
+    assert_eq!(ran.warnings().lines().count(), 1, "{}", ran.warnings());
+    assert!(ran.warnings().contains("ACTIONS_RUNTIME_TOKEN"), "{}", ran.warnings());
+}
+
+#[test]
 fn redis_serves_as_a_cache() {
     need_r!();
     let world = World::new();
@@ -138,7 +155,8 @@ fn redis_serves_as_a_cache() {
 fn a_machine_without_compilers_gets_the_whole_library() {
     need_r!();
     let world = World::new();
-    let (lockfile, bin) = (lock(&world, "1.0", 1), without_compilers(&world));
+    let (lockfile, bin) = (lock(&world, "1.0", 1), world.path("bin"));
+    without_compilers(&bin);
     let cache = format!("fs://{}", world.path("cloud").display());
     solve(&world, "one", &lockfile, &cache).ok();
     let n_before = world.server.requests().len();

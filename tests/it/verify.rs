@@ -52,6 +52,29 @@ fn a_flipped_bit_is_found_and_repaired_and_the_next_run_builds_it_again() {
     world.run(["store", "verify"]).ok();
 }
 
+/// The machine under a store that lasts may change: another image, an upgrade of the system.
+#[test]
+fn what_needs_a_shared_library_that_is_gone_is_built_again_and_says_so() {
+    need_r!();
+    let (world, lock) = built();
+    let sidecar = world.trees("demo")[0].with_extension("json");
+    let mut said: serde_json::Value = serde_json::from_slice(&fs::read(&sidecar).unwrap()).unwrap();
+    // One that another implementation wrote needs no checksum.
+    let fields = said.as_object_mut().unwrap();
+    fields.retain(|name, _| !["checksum", "tree"].contains(&&**name));
+    fields.insert("sonames".to_owned(), serde_json::json!(["libc.so.6", "libgone.so.7"]));
+    fs::remove_file(&sidecar).unwrap();
+    fs::write(&sidecar, said.to_string()).unwrap();
+
+    let ran = world.solve(&lock, &["--library", "fresh"]).ok();
+    assert_eq!(ran.outcomes(), "demo recompiled, other loaded");
+    assert_eq!(ran.because("demo"), "its build in the store needs libgone.so.7, which this machine has not");
+    assert_eq!(world.items("store/.aside").len(), 0, "nothing was wrong with it");
+    let ran = world.solve(&lock, &["--library", "another"]).ok();
+    assert_eq!(ran.outcomes(), "demo loaded, other loaded");
+    world.run(["store", "verify"]).ok();
+}
+
 #[test]
 fn with_verify_no_damaged_package_is_loaded_or_kept() {
     need_r!();

@@ -52,6 +52,28 @@ pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     dirs.map(|dir| dir.join(name)).find(|path| path.is_file())
 }
 
+/// Fills a directory with all programs of this machine but those that compile.
+pub(crate) fn without_compilers(bin: &Path) {
+    fs::create_dir_all(bin).unwrap();
+    let mut dirs: Vec<PathBuf> = std::env::split_paths(PATH).collect();
+    dirs.reverse();
+    for program in dirs.iter().flat_map(|dir| items(dir)) {
+        let name = program.file_name().unwrap().to_str().unwrap_or_default().to_owned();
+        let compiles =
+            ["gcc", "g++", "c++", "cc", "c89", "c99", "cpp", "make", "gmake", "clang", "gfortran", "f77", "f95"];
+        let stem = name.rsplit_once("-linux-gnu-").map_or(&*name, |(_, stem)| stem);
+        let is_compiler = compiles.iter().any(|compiler| {
+            stem.strip_prefix(compiler)
+                .is_some_and(|rest| rest.chars().all(|c| c == '-' || c == '.' || c.is_ascii_digit()))
+        });
+        if !is_compiler {
+            let place = bin.join(&name);
+            let _ = fs::remove_file(&place);
+            rustix::fs::symlink(&program, &place).unwrap();
+        }
+    }
+}
+
 /// Says whether there is an R to build with.
 pub(crate) fn has_r() -> bool {
     std::env::split_paths(PATH).any(|dir| dir.join("R").is_file())

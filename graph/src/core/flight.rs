@@ -291,6 +291,8 @@ impl<O: Op> Core<O> {
                 }
             }
             Done::Load(Ok(None), _) => self.not_loaded(flight),
+            // Executing would meet it too.
+            Done::Load(Err(error), _) if O::is_general(&error) => self.fail_all(flight, Failure::Op(error)),
             Done::Load(Err(error), _) => {
                 self.tell_cache_failed(first, error);
                 self.not_loaded(flight);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Record as Entry, Recorder, Script, Scripted, ScriptedError};
+use super::{FULL, Record as Entry, Recorder, Script, Scripted, ScriptedError};
 use crate::cache::{CacheManager, Found, Record, Save};
 use crate::dag::{Dag, VertexId};
 use crate::op::Phase;
@@ -54,7 +54,7 @@ impl CacheManager<Scripted> for ScriptedCache {
         tokio::time::sleep(Duration::from_millis(script.load_ms)).await;
         note(Entry::Left(*vertex, Phase::Load));
         if script.load_fails {
-            return Err(ScriptedError("load"));
+            return Err(if script.fails_for_all { FULL } else { ScriptedError("load") });
         }
         Ok(Some(script.name.as_str().into()))
     }

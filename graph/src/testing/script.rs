@@ -24,7 +24,7 @@ pub struct Script {
     pub load_fails: bool,
     /// Executing is an error. `fail`
     pub fails: bool,
-    /// Executing is an error that all others would meet too. `fail-all`
+    /// Executing, and loading if that is an error, is one that all others would meet too. `fail-all`
     pub fails_for_all: bool,
     /// Executing panics. `panic`
     pub panics: bool,

@@ -256,6 +256,14 @@ fn a_failed_load_falls_back_to_executing() {
 }
 
 #[test]
+fn a_load_that_would_fail_all_others_too_does_not_fall_back() {
+    assert_eq!(
+        keep_going("a; b <- a; c", "a: cached load-fail fail-all; c: ms=20"),
+        "fail a | skip b (a) | skip c (a)"
+    );
+}
+
+#[test]
 fn progress_comes_before_the_end() {
     assert_eq!(simulate("a", "a: report"), "start a | a half-way | done a");
     assert_eq!(simulate("a", "a: report ms=0"), "start a | a half-way | done a");

@@ -10,8 +10,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use command_fds::{CommandFdExt, FdMapping};
 use rustix::fs::{Mode, OFlags};
-use rustix::io::ioctl_fionread;
+use rustix::io::{Errno, ioctl_fionread};
 use rustix::pipe::fcntl_setpipe_size;
+use rustix::process::{Resource, getrlimit};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::Command;
 
@@ -52,6 +53,10 @@ impl Pipes {
 
     /// Has a command inherit them, and tells make of it.
     pub(crate) fn attach(&self, command: &mut Command) -> io::Result<()> {
+        // Between fork and exec it is too late to say so.
+        if getrlimit(Resource::Nofile).current.is_some_and(|limit| limit <= GIVE_TO.unsigned_abs().into()) {
+            return Err(Errno::MFILE.into());
+        }
         let mappings = vec![
             FdMapping { parent_fd: self.take.try_clone()?.into(), child_fd: TAKE_FROM },
             FdMapping { parent_fd: self.give.try_clone()?.into(), child_fd: GIVE_TO },

@@ -1,18 +1,26 @@
 //! From a saved state into the store: only packs with something in them that is wanted.
 
 use std::collections::BTreeMap;
+use std::io::{self, BufReader, Seek, Write};
+use std::path::Path;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
 use super::shelf::Name;
 use super::state::{Pack, State};
-use super::{CiCache, CiError, Key, PACKS_MAX, blocking};
-use crate::digest::Sha256Digest;
+use super::{CiCache, CiError, Key, PACKS_MAX};
+use crate::blocking;
+use crate::digest::Hasher;
+use crate::fault::fs;
 use crate::key::Reference;
 use crate::package::PackageName;
 use crate::store::Store;
 use crate::store::transfer;
+use crate::tiers::objects::{ObjectError, Pieces};
+
+/// How many bytes of a pack are written to the disk at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 /// What a restore found and brought.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -58,7 +66,7 @@ impl CiCache {
         for entry in &state.entries {
             let (package, reference) = entry.place();
             store.hold([(&package, reference.source)])?;
-            let is_usable = || entry.sonames.iter().all(|soname| self.libraries.has(soname));
+            let is_usable = || self.libraries.lacking(&entry.sonames).is_empty();
             if is_wanted(&package, reference) && store.lookup(&package, reference).is_none() && is_usable() {
                 *packs.entry(entry.pack).or_default() += 1;
             }
@@ -100,26 +108,19 @@ impl CiCache {
         Err(format!("it is of tenant `{}`, platform `{}`", state.tenant, state.platform.escape_debug()))
     }
 
-    /// Brings a pack; returns how many entries of it are new to the store. The error says why there is none, after
-    /// "pack ...".
+    /// Brings a pack, by way of a file; returns how many entries of it are new to the store. The error says why there is
+    /// none, after "pack ...".
     async fn bring(&self, store: &Arc<Store>, pack: Pack) -> Result<usize, String> {
+        let scratch = store.stage().map_err(|error| format!("has no place to go to: {error}"))?;
+        let spool = Spool::create(scratch.path()).map_err(|error| format!("has no place to go to: {error}"))?;
         let read = async {
-            let Some(mut pieces) = self.shelf.open(pack.sha256).await? else { return Ok(None) };
-            let mut bytes = Vec::with_capacity(usize::try_from(pack.bytes.min(64 << 20)).unwrap_or(0));
-            while let Some(piece) = pieces.next().await.transpose()? {
-                // More than there should be is damage enough; it need not fill the memory.
-                if bytes.len() as u64 > pack.bytes {
-                    break;
-                }
-                bytes.extend_from_slice(&piece.to_bytes());
-            }
-            Ok(Some(bytes))
+            let Some(pieces) = self.shelf.open(pack.sha256).await? else { return Ok(None) };
+            spool.fill(pieces, pack.bytes).await.map(Some)
         };
-        let bytes = self.within(pack.bytes, read).await.map_err(|error| format!("did not come: {error}"))?;
-        let Some(bytes) = bytes else { return Err("is missing".to_owned()) };
+        let spool = self.within(pack.bytes, read).await.map_err(|error| format!("did not come: {error}"))?;
+        let Some(Spool { mut file, hasher, .. }) = spool else { return Err("is missing".to_owned()) };
         // Before anything is unpacked: the digest is all that the signature vouches for.
-        let (digest, bytes) = blocking(move || (Sha256Digest::of(&bytes), bytes)).await;
-        if digest != pack.sha256 {
+        if hasher.finish() != pack.sha256 {
             if self.is_writable
                 && let Err(error) = self.within(0, self.shelf.discard(Name::Pack(pack.sha256))).await
             {
@@ -128,7 +129,47 @@ impl CiCache {
             return Err("is damaged".to_owned());
         }
         let store = Arc::clone(store);
-        let imported = blocking(move || transfer::import(&store, false, &*bytes)).await;
-        imported.map(|moved| moved.n_entries - moved.n_present).map_err(|error| format!("is not taken: {error}"))
+        let imported = blocking(move || {
+            file.rewind()?;
+            let moved = transfer::import(&store, false, BufReader::new(file));
+            drop(scratch);
+            moved
+        });
+        imported.await.map(|moved| moved.n_entries - moved.n_present).map_err(|error| format!("is not taken: {error}"))
+    }
+}
+
+/// A pack as it arrives: on the disk, since packs may be large, and several come at once.
+struct Spool {
+    file: fs::File,
+    hasher: Hasher,
+    n_bytes: u64,
+}
+
+impl Spool {
+    fn create(dir: &Path) -> io::Result<Self> {
+        let file = fs::OpenOptions::new().create_new(true).read(true).write(true).open(dir.join("pack"))?;
+        Ok(Self { file, hasher: Hasher::default(), n_bytes: 0 })
+    }
+
+    /// Takes all pieces. More than there should be is damage enough; it need not fill the disk.
+    async fn fill(mut self, mut pieces: Pieces, bytes: u64) -> Result<Self, ObjectError> {
+        let mut waiting = Vec::new();
+        loop {
+            let piece = pieces.next().await.transpose()?;
+            let is_last = piece.is_none() || self.n_bytes + waiting.len() as u64 > bytes;
+            piece.into_iter().flatten().for_each(|bytes| waiting.extend_from_slice(&bytes));
+            if waiting.len() >= PIECE_BYTES || is_last {
+                let written = blocking(move || {
+                    self.hasher.update(&waiting);
+                    self.n_bytes += waiting.len() as u64;
+                    self.file.write_all(&waiting).map(|()| self)
+                });
+                (self, waiting) = (written.await.map_err(|error| ObjectError(error.to_string()))?, Vec::new());
+            }
+            if is_last {
+                return Ok(self);
+            }
+        }
     }
 }

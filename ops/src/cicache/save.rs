@@ -7,10 +7,12 @@ use std::time::SystemTime;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use opendal::Buffer;
+use tokio::sync::Semaphore;
 
 use super::shelf::Name;
 use super::state::{Entry, Pack, State};
-use super::{CiCache, CiError, Key, PACKS_MAX, blocking, now};
+use super::{CiCache, CiError, Key, PACKS_MAX, now};
+use crate::blocking;
 use crate::digest::Sha256Digest;
 use crate::key::Reference;
 use crate::package::PackageName;
@@ -23,6 +25,9 @@ const PACK_BYTES_MAX: u64 = 32 << 20;
 const SMALL_BYTES: u64 = 4 << 20;
 /// How many small packs a state may refer to; with more of them, all small ones are packed anew.
 const SMALL_MAX: usize = 8;
+/// How many bytes of files may be in packs that are made or written at once; a larger pack is alone. Packs are in memory,
+/// compressed, until they are written.
+const IN_MEMORY_MAX: u64 = 128 << 20;
 /// How many packs are looked for at once.
 const LOOKS_MAX: usize = 16;
 
@@ -232,7 +237,10 @@ impl CiCache {
                 },
             }
         }
-        let write = |(_, group): (u64, Vec<Packed>)| async move {
+        let mebibytes = |bytes: u64| u32::try_from(bytes.clamp(1, IN_MEMORY_MAX).div_ceil(1 << 20)).unwrap_or(u32::MAX);
+        let room = &Semaphore::new(mebibytes(IN_MEMORY_MAX) as usize);
+        let write = |(bytes, group): (u64, Vec<Packed>)| async move {
+            let _permit = room.acquire_many(mebibytes(bytes)).await.expect("it is never closed");
             let places: Vec<Place> =
                 group.iter().map(|packed| (packed.listed().package().clone(), packed.listed().reference())).collect();
             let store = Arc::clone(store);

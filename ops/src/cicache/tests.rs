@@ -1,6 +1,7 @@
 //! What is saved and restored, over a directory.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::*;
 use crate::key::PackageKey;
@@ -289,6 +290,39 @@ async fn deleting_is_idempotent_and_takes_the_packs_that_nobody_needs() {
     assert!(job.cache.delete(&text("k-2")).await.unwrap());
     assert_eq!(packs(dir.path()).len(), 0);
     assert!(!dir.path().join("local/ci/some-platform/k-2").exists());
+}
+
+#[tokio::test]
+async fn pruning_deletes_what_is_old_but_for_the_newest() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = Job::at(dir.path());
+    let keys = packages(&["a", "b", "c"]);
+    job.build(&keys);
+    job.save("k-1", &["k-"], &keys[..1], true).await;
+    job.save("k-2", &["k-"], &keys[..2], true).await;
+    let between = SystemTime::now();
+    job.save("k-3", &["k-"], &keys[1..], true).await;
+    assert_eq!(job.cache.prune(between, true).await.unwrap(), [text("k-2"), text("k-1")]);
+    assert_eq!(job.cache.list("").await.unwrap().len(), 3);
+    assert_eq!(job.cache.prune(between, false).await.unwrap(), [text("k-2"), text("k-1")]);
+    assert_eq!(packs(dir.path()).len(), 2, "what nobody needs goes along");
+    assert_eq!(Job::at(dir.path()).restore("k-3", &[]).await.n_restored, 2);
+    assert_eq!(job.cache.prune(SystemTime::now(), false).await.unwrap(), [], "the newest stays");
+}
+
+#[tokio::test]
+async fn a_pack_with_more_bytes_than_it_should_have_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let job = Job::at(dir.path());
+    let keys = packages(&["a"]);
+    job.build(&keys);
+    job.save("k-1", &[], &keys, true).await;
+    let pack = packs(dir.path())[0].clone();
+    let mut bytes = fs_err::read(&pack).unwrap();
+    bytes.resize(bytes.len() + (3 << 20), 0);
+    fs_err::write(&pack, bytes).unwrap();
+    let restored = Job::at(dir.path()).restore("k-1", &[]).await;
+    assert!(restored.warnings[0].ends_with("is damaged"), "{:?}", restored.warnings);
 }
 
 #[tokio::test]

@@ -1,8 +1,12 @@
 //! What can go wrong with a download, and whether trying again may help.
 
+use std::error::Error as _;
 use std::fmt;
 use std::io;
+use std::iter::successors;
 use std::path::PathBuf;
+
+use rustix::io::Errno;
 
 use crate::blobs::BlobError;
 use crate::digest::Sha256Digest;
@@ -40,6 +44,21 @@ pub enum FetchError {
         /// What was asked for.
         what: String,
     },
+}
+
+impl FetchError {
+    /// Returns what this machine, not a server, has refused: to open one more connection or file.
+    pub(crate) fn refused(&self) -> Option<&io::Error> {
+        let Self::AllFailed { failures, .. } = self else { return None };
+        let is_it = |error: &&io::Error| matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE));
+        failures.iter().find_map(|failure| match &failure.reason {
+            Reason::Transport(error) => {
+                successors(error.source(), |&error| error.source()).filter_map(|error| error.downcast_ref()).find(is_it)
+            }
+            Reason::File(error) | Reason::NoGit { source: error, .. } => Some(error).filter(is_it),
+            _ => None,
+        })
+    }
 }
 
 fn list(failures: &[SourceError]) -> String {

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use larder_graph::{CacheManager, Found, Record, Save};
 
-use super::{Done, How, Key, OpError, PackageOp, blocking};
+use super::{Done, How, Key, OpError, PackageOp};
+use crate::blocking;
 use crate::key::{PackageKey, Reference};
 use crate::library::has_package;
 use crate::link::{LinkMode, Linker};
@@ -163,7 +164,9 @@ fn load(store: &Store, depth: Depth, record: &Record<Key>) -> Result<Option<Done
     }
     // It was found by its content, under another key: what it was compiled against has not changed. Nobody asks for that
     // other key, so nobody else would set it aside.
-    store.sound(wanted.package(), from, depth)??;
+    if store.sound(wanted.package(), from, depth)??.is_none() {
+        return Ok(None);
+    }
     let _lock = store.lock_source(from.source)?;
     let adopted = store.adopt(wanted, from)?;
     Ok(adopted.map(|tree| done(wanted, How::InterfaceUnchanged, tree)))

@@ -89,6 +89,7 @@ impl OpError {
                     | InstallError::Process(ProcessError::Io(error) | ProcessError::Spawn { source: error, .. }),
                 ..
             } => Some(error),
+            Self::Fetch(error) => error.refused(),
             _ => None,
         }
     }

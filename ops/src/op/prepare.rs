@@ -6,7 +6,8 @@ use std::sync::{Arc, PoisonError};
 use larder_graph::Context;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{OpError, Origin, PackageOp, Progress, Standing, blocking};
+use super::{OpError, Origin, PackageOp, Progress, Standing};
+use crate::blocking;
 use crate::digest::Sha256Digest;
 use crate::fetch::{Fetched, Request};
 use crate::key::{BINARY, ConfigMap};

@@ -63,7 +63,9 @@ impl CacheManager<PackageOp> for TieredCache {
             return Ok(Some(done));
         }
         let (Some(wanted), Ok(from)) = (record.key.wanted(), record.id.parse::<Reference>()) else { return Ok(None) };
-        let Some(tier) = self.tiers.bring(&self.store, wanted.package(), from).await? else { return Ok(None) };
+        let brought = self.tiers.bring(&self.store, wanted.package(), from).await;
+        let brought = brought.map_err(|error| OpError::from(error).in_store(&self.store, wanted.package()))?;
+        let Some(tier) = brought else { return Ok(None) };
         let Some(done) = self.here.load(record).await? else { return Ok(None) };
         if done.how == How::InterfaceUnchanged {
             self.push(wanted);

@@ -138,8 +138,8 @@ impl Store {
         Ok(())
     }
 
-    /// Looks at an entry of this very store before it is used. `None` if there is none; `Err` if there is one that is
-    /// broken.
+    /// Looks at an entry of this very store before it is used. `None` if there is none, or none that this machine can
+    /// load; `Err` if there is one that is broken.
     pub(super) fn inspect_here(
         &self,
         package: &PackageName,
@@ -155,11 +155,14 @@ impl Store {
         if !is_package && !tree.is_dir() {
             return Ok(None);
         }
+        let sidecar = bytes.map_err(|error| error.to_string());
+        let sidecar = sidecar.and_then(|bytes| Sidecar::parse(&bytes).map_err(|error| error.to_string()));
+        if sidecar.as_ref().is_ok_and(|sidecar| !self.lacking(sidecar).is_empty()) {
+            return Ok(None);
+        }
         let wrong = match depth {
             Depth::Full => self.examine(package, reference, scan::n_threads()).wrong,
             Depth::Glance => {
-                let sidecar = bytes.map_err(|error| error.to_string());
-                let sidecar = sidecar.and_then(|bytes| Sidecar::parse(&bytes).map_err(|error| error.to_string()));
                 let unreadable = sidecar.err().map(|why| (tree.with_extension("json"), Problem::Unreadable(why)));
                 unreadable.into_iter().chain((!is_package).then(|| (tree.clone(), Problem::NotAPackage))).collect()
             }
@@ -172,6 +175,11 @@ impl Store {
             None => Ok(Some(tree)),
             Some((path, problem)) => Err(BrokenEntry { path, problem, n_more: wrong.count() }),
         }
+    }
+
+    /// Returns which shared libraries an entry needs that this machine has not.
+    pub(crate) fn lacking<'a>(&self, sidecar: &'a Sidecar) -> Vec<&'a str> {
+        self.libraries.as_ref().map(|libraries| libraries.lacking(&sidecar.sonames)).unwrap_or_default()
     }
 
     /// Sets modes back if nothing but modes is wrong with an entry; says whether that is so.

@@ -15,11 +15,15 @@ use crate::key::Reference;
 use crate::package::PackageName;
 
 impl Store {
-    /// Puts this store over others, which are asked in this order for what it lacks, and never written.
+    /// Puts this store over others, which are asked in this order for what it lacks, and never written. They are on the
+    /// same machine, so [`Store::with_libraries`] comes before.
     #[must_use]
     pub fn over<P: Into<PathBuf>>(mut self, bases: impl IntoIterator<Item = P>) -> Self {
-        let base =
-            |root: P| Self { is_base: true, ..Self::open(root, self.platform.clone(), self.description.clone()) };
+        let base = |root: P| Self {
+            is_base: true,
+            libraries: self.libraries.clone(),
+            ..Self::open(root, self.platform.clone(), self.description.clone())
+        };
         self.bases = bases.into_iter().map(base).collect();
         self
     }
@@ -55,7 +59,8 @@ impl Store {
         Sidecar::of_tree(&self.place(package, reference))
     }
 
-    /// Looks at an entry before it is used. `None` if there is none; `Err` if this store has one that is broken.
+    /// Looks at an entry before it is used. `None` if there is none, or none that this machine can load; `Err` if this
+    /// store has one that is broken.
     pub fn inspect(
         &self,
         package: &PackageName,

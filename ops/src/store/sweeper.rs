@@ -7,6 +7,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::evict::{EvictError, Policy, Summary, evict};
+use crate::blocking;
 
 /// How often a store is looked through, unless it is to forget sooner than that.
 const INTERVAL_MAX: Duration = Duration::from_hours(24);
@@ -37,11 +38,7 @@ impl Sweeper {
             loop {
                 ticks.tick().await;
                 let root = root.clone();
-                let swept = tokio::task::spawn_blocking(move || evict(&root, &policy, SystemTime::now(), |_| {}));
-                match swept.await {
-                    Ok(swept) => on_swept(swept),
-                    Err(error) => std::panic::resume_unwind(error.into_panic()),
-                }
+                on_swept(blocking(move || evict(&root, &policy, SystemTime::now(), |_| {})).await);
             }
         });
         Self { task: Some(task.abort_handle()) }

@@ -3,9 +3,10 @@
 //! What matters to a client is as it is there: every job has a token of its own, which says what it may write (the
 //! scope of its branch) and read (that, then the default branch). A key is written once for each scope and version, from
 //! its reservation on, and found when its upload is finalized; a lookup takes the exact key, else the newest that starts
-//! with it, else that of the first restore key, scope by scope. Bytes go to signed URLs alone, as a block blob, and
-//! come from such. Lists and deletions are another API, with another token.
+//! with it, else that of the first restore key, scope by scope. Bytes go to signed URLs alone, as a block blob, at
+//! once or in blocks that are then listed, and come from such. Lists and deletions are another API, with another token.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -35,6 +36,7 @@ struct State {
     is_stopping: bool,
     log: Vec<String>,
     n_failing: usize,
+    n_blocks_failing: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +46,8 @@ struct Entry {
     version: String,
     scope: String,
     content: Option<Vec<u8>>,
+    /// What was uploaded in parts, by name, and is in no list yet.
+    blocks: BTreeMap<String, Vec<u8>>,
     is_final: bool,
 }
 
@@ -131,6 +135,11 @@ impl GitHubServer {
     /// Answers the next requests with 503.
     pub fn fail(&self, n: usize) {
         lock(&self.shared).n_failing = n;
+    }
+
+    /// Answers the next uploads of a part with 503.
+    pub fn fail_blocks(&self, n: usize) {
+        lock(&self.shared).n_blocks_failing = n;
     }
 }
 
@@ -267,7 +276,15 @@ impl State {
                 }
                 self.n_entries += 1;
                 let (id, key, version, scope) = (self.n_entries, key.into(), version.into(), branch.into());
-                self.entries.push(Entry { id, key, version, scope, content: None, is_final: false });
+                self.entries.push(Entry {
+                    id,
+                    key,
+                    version,
+                    scope,
+                    content: None,
+                    blocks: BTreeMap::new(),
+                    is_final: false,
+                });
                 as_json(200, &json!({ "ok": true, "signed_upload_url": signed(address, id, "w"), "message": "" }))
             }
             "FinalizeCacheEntryUpload" => {
@@ -325,7 +342,27 @@ impl State {
                 if request.header("x-ms-blob-type") != Some("BlockBlob") {
                     return refused(400);
                 }
-                entry.content = Some(request.body.clone());
+                match request.asked("comp") {
+                    None => entry.content = Some(request.body.clone()),
+                    Some("block") if self.n_blocks_failing > 0 => {
+                        self.n_blocks_failing -= 1;
+                        return refused(503);
+                    }
+                    Some("block") => {
+                        let Some(name) = request.asked("blockid").filter(|name| name.len() % 4 == 0) else {
+                            return refused(400);
+                        };
+                        entry.blocks.insert(name.to_owned(), request.body.clone());
+                    }
+                    Some("blocklist") => {
+                        let list = String::from_utf8_lossy(&request.body).into_owned();
+                        let names = list.split("<Latest>").skip(1).filter_map(|rest| rest.split("</Latest>").next());
+                        let blocks: Option<Vec<Vec<u8>>> = names.map(|name| entry.blocks.remove(name)).collect();
+                        let Some(blocks) = blocks else { return refused(400) };
+                        entry.content = Some(blocks.concat());
+                    }
+                    Some(_) => return refused(400),
+                }
                 refused(201)
             }
             "GET" if signature == wanted("r") => {

@@ -244,7 +244,10 @@ fn place(url: &Url, wishes: &mut Wishes) -> Result<Place, String> {
                 root: wishes.one("root").unwrap_or_default(),
             }
         }
-        "ghac" => Place::GitHub { root: [url.host_str().unwrap_or_default(), &root()].join("/") },
+        "ghac" => {
+            let root = [url.host_str().unwrap_or_default(), &root()].join("/");
+            Place::GitHub { root: root.trim_matches('/').to_owned() }
+        }
         other => {
             return Err(format!("`{other}` is not among fs, s3, gs, azblob, http, https, redis, rediss, ghac"));
         }

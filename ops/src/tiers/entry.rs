@@ -113,9 +113,9 @@ pub(super) fn unpack(
     if (listed.package(), listed.reference()) != (&wanted.package, wanted.reference) {
         return Err(Refusal::Another(format!("{} {}", listed.package(), listed.reference())));
     }
-    let missing: Vec<String> = sonames.into_iter().filter(|soname| !libraries.has(soname)).collect();
+    let missing = libraries.lacking(&sonames);
     if !missing.is_empty() {
-        return Err(Refusal::NoLibrary(missing));
+        return Err(Refusal::NoLibrary(missing.into_iter().map(str::to_owned).collect()));
     }
     Ok(transfer::import_one(store, &listed, object)?)
 }

@@ -1,19 +1,20 @@
 //! Objects under names, wherever they are: the one trait that a tier has to fill, and how the kinds of storage do.
 //!
 //! Credentials beyond those in an address come from where each service's own tools look for them (AWS's chain, Google's
-//! and Azure's defaults, the variables of GitHub Actions). That is the second exception to "nothing below `src/` reads
-//! the environment".
+//! and Azure's defaults). That is the second exception to "nothing below `src/` reads the environment".
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use opendal::services::{Azblob, Fs, Gcs, Ghac, Memory, Redis, S3, Webdav};
+use opendal::services::{Azblob, Fs, Gcs, Memory, Redis, S3, Webdav};
 use opendal::{Buffer, ErrorKind, HttpTransporter, Operator};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
 use super::address::Place;
+use super::github::{GitHub, Serial};
 
 /// An answer of a storage, boxed so that the trait can be an object.
 pub(crate) type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, ObjectError>> + Send + 'a>>;
@@ -48,7 +49,7 @@ pub(crate) trait Objects: fmt::Debug + Send + Sync {
     /// Writes an object, whole or not at all. `false`: what was expected is not what is there.
     fn write<'a>(&'a self, name: &'a str, content: Buffer, expect: Expect) -> Answer<'a, bool>;
 
-    /// Looks whether an object is there, and how large it is.
+    /// Looks whether an object is there, and how large it is: 0 where that is not told.
     fn size<'a>(&'a self, name: &'a str) -> Answer<'a, Option<u64>>;
 
     /// Lists the names of all objects below a folder, which ends with a slash; `None` if that cannot be had.
@@ -58,15 +59,56 @@ pub(crate) trait Objects: fmt::Debug + Send + Sync {
     fn remove<'a>(&'a self, name: &'a str) -> Answer<'a, ()>;
 }
 
+/// Makes a place a storage. Connects to nothing yet: the first request does.
+pub(crate) fn connect(
+    place: &Place,
+    client: &reqwest::Client,
+    github: &GitHub,
+) -> Result<Arc<dyn Objects>, ObjectError> {
+    Ok(match place {
+        Place::GitHub { root } => Arc::new(Serial::new(github, client.clone(), root)),
+        place => Arc::new(Remote::new(place, client)?),
+    })
+}
+
 /// A storage behind `OpenDAL`.
 pub(crate) struct Remote {
     operator: Operator,
+    http: Option<Http>,
+}
+
+/// What is done otherwise with a server over HTTP, of which no more is asked than it has to know: GET, PUT and HEAD.
+struct Http {
+    client: reqwest::Client,
+    url: reqwest::Url,
+    login: Option<(String, String)>,
     /// For servers that want folders made before what is in them.
-    with_folders: Option<Operator>,
+    with_folders: Operator,
+}
+
+impl Http {
+    /// Looks by HEAD: PROPFIND is for servers of `WebDAV` alone.
+    async fn size(&self, name: &str) -> Result<Option<u64>, ObjectError> {
+        let mut url = self.url.clone();
+        url.path_segments_mut().expect("it has a host").pop_if_empty().extend(name.split('/'));
+        let request = self.client.head(url);
+        let request = match &self.login {
+            Some((user, word)) => request.basic_auth(user, Some(word)),
+            None => request,
+        };
+        let answer = request.send().await.map_err(|error| ObjectError(said_of(&error.without_url())))?;
+        let length = answer.headers().get(reqwest::header::CONTENT_LENGTH);
+        match answer.status() {
+            status if status.is_success() => {
+                Ok(Some(length.and_then(|length| length.to_str().ok()?.parse().ok()).unwrap_or(0)))
+            }
+            reqwest::StatusCode::NOT_FOUND | reqwest::StatusCode::GONE => Ok(None),
+            status => Err(ObjectError(format!("it answered {} to HEAD", status.as_u16()))),
+        }
+    }
 }
 
 impl Remote {
-    /// Connects to nothing yet: the first request does.
     pub(crate) fn new(place: &Place, client: &reqwest::Client) -> Result<Self, ObjectError> {
         let transport = HttpTransporter::new(ReqwestTransport::new(client.clone()));
         let over = |operator: Operator| {
@@ -74,10 +116,14 @@ impl Remote {
             operator.with_context(context)
         };
         let operator = operator(place, false).map(over).map_err(|failed| error(&failed))?;
-        let is_http = matches!(place, Place::Http { .. });
-        let with_folders =
-            is_http.then(|| self::operator(place, true).map(over)).transpose().map_err(|failed| error(&failed))?;
-        Ok(Self { operator, with_folders })
+        let http = match place {
+            Place::Http { url, login } => {
+                let with_folders = self::operator(place, true).map(over).map_err(|failed| error(&failed))?;
+                Some(Http { client: client.clone(), url: url.clone(), login: login.clone(), with_folders })
+            }
+            _ => None,
+        };
+        Ok(Self { operator, http })
     }
 }
 
@@ -141,18 +187,22 @@ fn operator(place: &Place, makes_folders: bool) -> opendal::Result<Operator> {
             }
             Operator::new(redis)
         }
-        Place::GitHub { root } => Operator::new(Ghac::default().root(root)),
+        Place::GitHub { .. } => unreachable!("that is no storage of OpenDAL's here"),
         Place::Memory => Operator::new(Memory::default()),
     }
 }
 
+/// Returns the deepest cause of an error.
+fn cause_of(error: &dyn std::error::Error) -> Option<String> {
+    std::iter::successors(error.source(), |error| error.source()).last().map(ToString::to_string)
+}
+
+fn said_of(error: &dyn std::error::Error) -> String {
+    cause_of(error).unwrap_or_else(|| error.to_string())
+}
+
 fn error(error: &opendal::Error) -> ObjectError {
-    let mut source = std::error::Error::source(error);
-    let mut cause = None;
-    while let Some(deeper) = source {
-        cause = Some(deeper.to_string());
-        source = deeper.source();
-    }
+    let cause = cause_of(error);
     // `kind at operation, context: { request, response } => what was said`: of the response its status is of use.
     let text = format!("{error:#}");
     let text = text.lines().next().unwrap_or_default();
@@ -224,8 +274,8 @@ impl Objects for Remote {
                 Expect::Anything | Expect::Nothing | Expect::Tag(_) => {}
             }
             let mut written = self.operator.write_options(name, content.clone(), options.clone()).await;
-            if let (Err(_), Some(with_folders)) = (&written, &self.with_folders) {
-                written = with_folders.write_options(name, content, options).await;
+            if let (Err(_), Some(http)) = (&written, &self.http) {
+                written = http.with_folders.write_options(name, content, options).await;
             }
             match written {
                 Ok(_) => Ok(true),
@@ -243,7 +293,12 @@ impl Objects for Remote {
     }
 
     fn size<'a>(&'a self, name: &'a str) -> Answer<'a, Option<u64>> {
-        Box::pin(async move { Ok(found(self.operator.stat(name).await)?.map(|info| info.content_length())) })
+        Box::pin(async move {
+            match &self.http {
+                Some(http) => http.size(name).await,
+                None => Ok(found(self.operator.stat(name).await)?.map(|info| info.content_length())),
+            }
+        })
     }
 
     fn list<'a>(&'a self, folder: &'a str) -> Answer<'a, Option<Vec<String>>> {

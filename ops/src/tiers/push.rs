@@ -9,6 +9,7 @@ use opendal::Buffer;
 use super::index::{self, Index};
 use super::objects::{Expect, ObjectError};
 use super::{Source, Tier, Tiers, entry};
+use crate::blocking;
 use crate::key::Reference;
 use crate::package::PackageName;
 use crate::store::Store;
@@ -54,12 +55,25 @@ impl Tiers {
     async fn upload(&self, store: &Arc<Store>, package: &PackageName, reference: Reference, tiers: &[usize]) {
         let _permit = self.uploading.acquire().await.expect("it is never closed");
         let name = self.entry_name(store.platform(), package, reference);
+        let source = Source { platform: store.platform().to_owned(), package: package.clone(), hash: reference.source };
+        self.survey(store.platform(), [(package.clone(), reference.source)]).await;
+        let indexes = self.indexes(store.platform(), package, reference.source).unwrap_or_default();
         let mut lacking = Vec::new();
-        for tier in tiers.iter().map(|n| &self.chain[*n]) {
+        for n in tiers {
+            let (tier, index) = (&self.chain[*n], indexes.get(*n).and_then(Option::as_ref));
             if tier.damaged().contains(&name) {
                 lacking.push((tier, Expect::Anything));
-            } else if self.ask(tier, tier.objects.size(&name)).await == Some(None) {
-                lacking.push((tier, Expect::Nothing));
+                continue;
+            }
+            match self.ask(tier, tier.objects.size(&name)).await {
+                Some(None) => lacking.push((tier, Expect::Nothing)),
+                // Without an index nobody would find it.
+                Some(Some(size)) if !index.is_some_and(|index| index.has(reference.config)) => {
+                    if let Some(sidecar) = store.sidecar(package, reference) {
+                        self.announce(tier, store, &source, &Index::of(reference.config, &sidecar, size)).await;
+                    }
+                }
+                _ => {}
             }
         }
         if lacking.is_empty() {
@@ -69,20 +83,18 @@ impl Tiers {
         let packed = {
             let (store, wanted) = (Arc::clone(store), self.wanted(package, reference));
             let signer = self.signer.clone();
-            tokio::task::spawn_blocking(move || entry::pack(&store, &wanted, signer.as_deref())).await
+            blocking(move || entry::pack(&store, &wanted, signer.as_deref())).await
         };
         let (object, sidecar) = match packed {
-            Ok(Ok(packed)) => packed,
-            Ok(Err(error)) => {
+            Ok(packed) => packed,
+            Err(error) => {
                 let message = format!("{package} is not written to any cache: {error}");
                 self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(message);
                 return;
             }
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
         };
         let size = object.len() as u64;
         let (object, index) = (Buffer::from(object), Index::of(reference.config, &sidecar, size));
-        let source = Source { platform: store.platform().to_owned(), package: package.clone(), hash: reference.source };
         for (tier, expect) in lacking {
             if !tier.moving.admits() {
                 continue;

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 
 use opendal::Buffer;
 
-use super::objects::{Answer, Expect, Pieces};
+use super::objects::{Answer, Expect, Pieces, Remote};
 use super::*;
 use crate::key::PackageKey;
 use crate::store::testing::{Shop, key, name};
@@ -368,6 +368,12 @@ async fn an_index_that_lost_an_entry_or_is_damaged_is_survived() {
     let other = Machine::at(&[&cloud]);
     assert!(!other.gets(&linked).await);
     assert!(other.warned().contains("configs.json` is damaged"));
+
+    // Who builds it makes it known again, though the entry is there.
+    let builder = Machine::at(&[&cloud]);
+    builder.push(&linked).await;
+    assert_eq!(builder.tiers.moved().n_pushed, 0);
+    assert!(Machine::at(&[&cloud]).gets(&linked).await);
 }
 
 #[tokio::test]

@@ -19,13 +19,14 @@ pub(super) struct Solve {
     dir: PathBuf,
     words: Vec<OsString>,
     path: OsString,
+    env: Vec<(OsString, OsString)>,
     is_json: bool,
 }
 
 impl Solve {
     pub(super) fn new(world: &World) -> Self {
         let words = vec![world.real.solve.clone().into()];
-        Self { dir: world.dir.clone(), words, path: world.real.path.clone().into(), is_json: true }
+        Self { dir: world.dir.clone(), words, path: world.real.path.clone().into(), env: Vec::new(), is_json: true }
     }
 
     #[must_use]
@@ -56,6 +57,12 @@ impl Solve {
         self
     }
 
+    #[must_use]
+    pub(super) fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
     /// Lets it talk to people: no events, all on standard error.
     #[must_use]
     pub(super) fn human(mut self) -> Self {
@@ -82,6 +89,7 @@ impl Solve {
         let mut command = Command::new(&self.words[0]);
         command.args(&self.words[1..]).current_dir(&self.dir).env_clear().env("PATH", &self.path);
         command.env("HOME", self.dir.join("home")).env("TMPDIR", self.dir.join("tmp"));
+        command.envs(self.env);
         let start = Instant::now();
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().expect("it is piped"));

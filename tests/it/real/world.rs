@@ -79,6 +79,33 @@ pub(super) fn cold(real: &'static Real) -> &'static (World, Ran) {
     })
 }
 
+/// A machine on which Rcpp was upgraded, after it had all of `real.lock`; what it built meanwhile it wrote to a cache.
+#[derive(Debug)]
+pub(super) struct Upgraded {
+    pub(super) world: World,
+    /// The run before the upgrade.
+    pub(super) cold: Ran,
+    /// The upgrade.
+    pub(super) ran: Ran,
+    /// The cache: a directory that has what the upgrade built, and nothing else.
+    pub(super) cache: PathBuf,
+}
+
+/// What links to Rcpp, through any number of steps.
+pub(super) const LINKS_TO_RCPP: [&str; 5] = ["RcppEigen", "later", "minqa", "plyr", "promises"];
+
+/// Returns what the upgrade from `real.lock` to `upgrade.lock` gave; compiled once, by whichever test needs it first.
+pub(super) fn upgraded(real: &'static Real) -> &'static Upgraded {
+    static UPGRADED: OnceLock<Upgraded> = OnceLock::new();
+    UPGRADED.get_or_init(|| {
+        let world = World::new(real, "upgraded").with(World::is_lasting);
+        let cold = world.solve(&world.lock("real")).run();
+        let cache = world.dir.join("cloud");
+        let ran = world.solve(&world.lock("upgrade")).arg("--cache").arg(format!("fs://{}", cache.display())).run();
+        Upgraded { world, cold, ran, cache }
+    })
+}
+
 /// A directory with a store, a library and a server of the real packages, for one test.
 #[derive(Debug)]
 pub(super) struct World {
@@ -110,7 +137,12 @@ impl World {
 
     /// A world whose store has all that the cold build made.
     pub(super) fn full(name: &str) -> Option<Self> {
-        Some(Self::empty(name)?.with(|part| ![".locks", ".staging", "logs"].contains(&part)))
+        Some(Self::empty(name)?.with(Self::is_lasting))
+    }
+
+    /// Says whether a part of a store is more than one run's.
+    fn is_lasting(part: &str) -> bool {
+        ![".locks", ".staging", "logs"].contains(&part)
     }
 
     /// A world whose store has what the cold build downloaded, and nothing else.

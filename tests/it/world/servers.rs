@@ -62,10 +62,19 @@ impl Daemon {
 
     /// nginx as a `WebDAV` server over `cloud`.
     pub(crate) fn nginx(world: &World) -> Option<Self> {
+        Self::nginx_with(world, "PUT DELETE MKCOL", true)
+    }
+
+    /// nginx as a server over `cloud` that takes what is PUT, and knows nothing of `WebDAV` besides.
+    pub(crate) fn nginx_of_put(world: &World) -> Option<Self> {
+        Self::nginx_with(world, "PUT", false)
+    }
+
+    fn nginx_with(world: &World, methods: &str, lists: bool) -> Option<Self> {
         let program = program("nginx", "nginx")?;
         let port = free_port();
         let module = Path::new("/usr/lib/nginx/modules/ngx_http_dav_ext_module.so");
-        let (load, methods) = if module.exists() {
+        let (load, more) = if lists && module.exists() {
             (format!("load_module {};", module.display()), "dav_ext_methods PROPFIND OPTIONS;")
         } else {
             (String::new(), "")
@@ -86,7 +95,7 @@ impl Daemon {
                    client_max_body_size 0;
                    server {{
                      listen 127.0.0.1:{port};
-                     location / {{ root {at}/cloud; dav_methods PUT DELETE MKCOL; {methods} create_full_put_path on; }}
+                     location / {{ root {at}/cloud; dav_methods {methods}; {more} create_full_put_path on; }}
                    }}
                  }}"
             ),
