@@ -3,7 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use larder_graph::{OnFailure, Stop};
 use larder_ops::blobs::Blobs;
@@ -12,16 +11,14 @@ use larder_ops::cicache::CiError;
 use larder_ops::digest::Sha256Digest;
 use larder_ops::fetch::{FetchConfig, Fetcher};
 use larder_ops::install::Builder;
-use larder_ops::key::{PackageKey, Reference};
-use larder_ops::library::{self, LibraryError, Record, ReferenceLibrary};
+use larder_ops::library::{LibraryError, Record};
 use larder_ops::op::{MEMORY, Origin, Workshop};
-use larder_ops::package::{Description, PackageName};
+use larder_ops::package::PackageName;
 use larder_ops::sonames::SystemLibraries;
-use larder_ops::source;
 use larder_ops::store::transfer::{ExportError, ImportError};
-use larder_ops::store::{Configs, Depth, Sidecar, Store};
+use larder_ops::store::{Depth, Store};
 use larder_ops::tiers::{Address, KeyError, SecretKey, TierError, Tiers, TiersConfig};
-use larder_ops::toolchain::{Distro, Provided, Toolchain, ToolchainError};
+use larder_ops::toolchain::{Distro, ToolchainError};
 use larder_ops::trouble::{Trouble, is_environment};
 use larder_ops::workers::Workers;
 use tokio::sync::Semaphore;
@@ -39,6 +36,7 @@ mod engine;
 mod evict;
 mod exchange;
 mod journal;
+mod known;
 mod reference;
 mod remote;
 mod run;
@@ -50,6 +48,7 @@ mod update;
 use bounds::unpacked_ahead;
 use engine::{Engine, Engines};
 use journal::{Journal, Scribe};
+use known::{Known, Stock};
 use reference::{Access, Beside};
 
 pub(crate) use bounds::{DOWNLOADS_MAX, limits};
@@ -318,7 +317,8 @@ impl Larder {
     ) -> Known<'a> {
         let (toolchain, blobs) = (&self.host.toolchain, &self.blobs);
         let tiers = self.tiers.as_deref();
-        Known { store, record, library, beside, tiers, depth: self.depth(), toolchain, blobs }
+        let stock = Stock::of(store);
+        Known { store, record, library, beside, tiers, depth: self.depth(), toolchain, blobs, stock }
     }
 
     fn makevars(&self) -> Result<Option<Sha256Digest>, Error> {
@@ -437,93 +437,4 @@ fn tiers(config: &Config, host: &Host) -> Result<Option<Arc<Tiers>>, Error> {
     let r_home = host.toolchain.home.clone();
     let (tenant, github) = (config.tenant.clone(), config.github.clone());
     Ok(Some(Arc::new(Tiers::new(TiersConfig { addresses, tenant, signer, r_home, github })?)))
-}
-
-/// What a plan may know, from where it is kept.
-struct Known<'a> {
-    store: &'a Store,
-    record: &'a Record,
-    library: &'a Path,
-    beside: Option<&'a Beside>,
-    tiers: Option<&'a Tiers>,
-    depth: Depth,
-    toolchain: &'a Toolchain,
-    blobs: &'a Blobs,
-}
-
-impl Known<'_> {
-    fn reference(&self) -> Option<&ReferenceLibrary> {
-        self.beside.map(|beside| &*beside.library)
-    }
-
-    /// Returns what an installed package made from this source says that it links to. The store may have forgotten it.
-    fn installed_configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        let libraries =
-            [Some((self.library, self.record)), self.reference().map(|other| (other.root(), other.record()))];
-        let mut having = libraries.into_iter().flatten().filter(|(_, record)| record.source(package) == Some(source));
-        let bytes = having.find_map(|(dir, _)| fs_err::read(dir.join(package).join("DESCRIPTION")).ok())?;
-        Some(Configs { linkingto: Description::parse(&bytes).packages("LinkingTo"), ..Configs::default() })
-    }
-}
-
-impl Knowledge for Known<'_> {
-    fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        let elsewhere = || self.tiers?.configs(self.store.platform(), package, source);
-        self.store.configs(package, source).or_else(|| self.installed_configs(package, source)).or_else(elsewhere)
-    }
-
-    fn in_reference(&self, package: &PackageName) -> Option<Reference> {
-        let (library, is_extra) =
-            (self.reference()?, |beside: &Beside| beside.extras.iter().any(|extra| extra.package == *package));
-        // Who wants every byte looked at has built again what nobody can vouch for any more.
-        let may_be_taken = self.depth == Depth::Glance || self.beside.is_some_and(is_extra);
-        let reference = library.record().get(package).filter(|_| may_be_taken)?;
-        library.tree(package, reference).map(|_| reference)
-    }
-
-    fn differs_from_reference(&self, key: &PackageKey) -> String {
-        self.reference().map(|reference| reference.difference(key)).unwrap_or_default()
-    }
-
-    fn has(&self, package: &PackageName, reference: Reference) -> bool {
-        self.store.lookup(package, reference).is_some()
-    }
-
-    fn elsewhere(&self, package: &PackageName, reference: Reference) -> Option<String> {
-        self.tiers?.holder(self.store.platform(), package, reference).map(|(address, _)| address.to_string())
-    }
-
-    fn in_library(&self, package: &PackageName) -> Option<Reference> {
-        self.record.get(package).filter(|_| library::has_package(self.library, package))
-    }
-
-    fn builds(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, Sidecar)> {
-        self.store.sidecars(package, source).into_iter().map(|(config, _, sidecar)| (config, sidecar)).collect()
-    }
-
-    fn last_build(&self, package: &PackageName) -> Option<Duration> {
-        self.store.last_build(package)
-    }
-
-    fn provided(&self, package: &PackageName) -> Option<Provided> {
-        self.toolchain.provided(package)
-    }
-
-    fn content(&self, origin: &Origin) -> Option<Sha256Digest> {
-        match origin {
-            Origin::Archive { sha256: Some(digest), .. } => Some(*digest),
-            Origin::Archive { identity, .. } => Some(self.blobs.first_seen(identity).ok()??.sha256),
-            Origin::Directory(dir) if dir.join("DESCRIPTION").is_file() => source::digest(dir).ok(),
-            Origin::Directory(_) | Origin::Provided | Origin::Nowhere => None,
-        }
-    }
-
-    fn file_digest(&self, path: &Path) -> Option<Sha256Digest> {
-        Sha256Digest::of_reader(fs_err::File::open(path).ok()?).ok()
-    }
-
-    fn is_source_of(&self, package: &PackageName, path: &Path) -> bool {
-        let description = fs_err::read(path.join("DESCRIPTION")).map(|bytes| Description::parse(&bytes));
-        description.is_ok_and(|description| description.get("Package") == Some(package.as_str()))
-    }
 }

@@ -50,7 +50,8 @@ pub const BASE_PACKAGES: [&str; 14] = [
 /// ```
 #[derive(Debug, Clone)]
 pub struct Lockfile {
-    entries: Vec<Entry>,
+    /// Shared by all who have the lockfile.
+    entries: Arc<[Entry]>,
 }
 
 /// One package of a lockfile.

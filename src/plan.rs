@@ -30,7 +30,7 @@ pub use extras::{Extra, Stale};
 pub use outlook::Outlook;
 
 /// What a plan may know besides lockfile and host.
-pub trait Knowledge {
+pub trait Knowledge: Sync {
     /// What the store knows of a source.
     fn configs(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs>;
     /// Whether the store has this.
@@ -199,8 +199,7 @@ impl Plan {
     ) -> Result<Self, PlanError> {
         let locked: BTreeSet<&PackageName> = lockfile.entries().iter().map(|entry| &entry.package).collect();
         let (extras, stale) = extras::divide(&settings.extras, &locked, known);
-        let mut vertices: Vec<Vertex> =
-            lockfile.entries().iter().map(|entry| vertex(entry, host, settings, known)).collect();
+        let mut vertices = vertices(lockfile.entries(), host, settings, known);
         let mut linking_to: Vec<Vec<PackageName>> =
             lockfile.entries().iter().zip(&vertices).map(|(entry, vertex)| linking_to(entry, vertex)).collect();
         vertices.extend(extras.iter().map(extras::vertex));
@@ -397,6 +396,25 @@ fn measure(vertex: &mut Vertex, source: Option<Sha256Digest>, known: &impl Knowl
     if let Some(ms) = of_source.or_else(of_any) {
         (vertex.spec.weight_ms, vertex.is_measured) = (ms.max(1), true);
     }
+}
+
+/// Makes the vertices of entries, in their order. What is known of each source is read from the disk, so several at a time.
+fn vertices(entries: &[Entry], host: &Host, settings: &Settings, known: &impl Knowledge) -> Vec<Vertex> {
+    /// What takes as long as it takes to start a thread, and some more.
+    const ENTRIES_PER_THREAD: usize = 40;
+    const THREADS_MAX: usize = 4;
+    let of = |part: &[Entry]| part.iter().map(|entry| vertex(entry, host, settings, known)).collect::<Vec<_>>();
+    let n_threads = (entries.len() / ENTRIES_PER_THREAD).clamp(1, THREADS_MAX);
+    let (own, rest) = entries.split_at(entries.len().div_ceil(n_threads));
+    std::thread::scope(|scope| {
+        let parts = rest.chunks(own.len().max(1));
+        let threads: Vec<_> = parts.map(|part| scope.spawn(move || of(part))).collect();
+        let more =
+            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let mut all = of(own);
+        more.for_each(|part| all.extend(part));
+        all
+    })
 }
 
 /// Makes the vertex of an entry, as far as it follows from the entry alone and what is known of its source.

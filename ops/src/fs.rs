@@ -1,7 +1,7 @@
 //! What larder needs of a file system beyond the standard library: atomic writes, stamps, trees made read-only,
 //! trees removed although they are read-only.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -32,6 +32,14 @@ fn replace(path: &Path, bytes: &[u8], flush: impl FnOnce(&std::fs::File) -> io::
     file.persist(path)
         .map_err(|error| io::Error::new(error.error.kind(), format!("{}: {}", path.display(), error.error)))?;
     Ok(())
+}
+
+/// Reads a small file whole. `fs::read` asks the kernel for its size twice and for its position before it reads.
+pub(crate) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
+    const MOST_BYTES: usize = 4096;
+    let mut bytes = Vec::with_capacity(MOST_BYTES);
+    fs::File::open(path)?.take(u64::MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Says whether `path` is a file that somebody may execute.

@@ -173,7 +173,7 @@ impl Library {
 
     fn locked(place: Place, platform: &str, lock: fs::File) -> Result<Self, LibraryError> {
         let root = place.root()?;
-        remove_all(&root.join(PRIVATE).join(record::NEW))?;
+        record::NEW.iter().try_for_each(|new| remove_all(&root.join(PRIVATE).join(new)))?;
         // Whatever is in staging now has lost its owner, as the owner had the lock.
         match &place.generations {
             Some(generations) => generations.sweep()?,
@@ -242,8 +242,9 @@ impl Library {
     ///
     /// Of a library of generations the whole next one is made, with all that is not mentioned carried over, flushed to
     /// the disk, and made the current one; the newest of the others stay. Otherwise the packages are linked into
-    /// staging and become visible by one rename each, then the record follows; nothing is flushed, since a library can
-    /// always be made again from the store. On an error before the first rename nothing has changed. Killed at any
+    /// staging and become visible by one rename each, then the record follows; linked trees are not flushed, since a
+    /// library can always be made again from the store. Where nothing is yet, a symlink is put straight in its place. On an
+    /// error before the first rename nothing has changed. Killed at any
     /// instant, every package is whole, and the next run knows which ones to look at again. Without anything to change
     /// nothing happens.
     pub fn apply(&mut self, change: &Change, linker: &Linker) -> Result<(), LibraryError> {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
-use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, Timestamps};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, Timestamps};
 use rustix::io::Errno;
 
 use crate::fault;
@@ -93,7 +93,12 @@ impl Linker {
     }
 
     fn link_dir(&self, from: &OwnedFd, to: &OwnedFd) -> Result<(), Errno> {
-        for item in Dir::read_from(from)? {
+        /// More than most directories of a package take.
+        const LIST_BYTES: usize = 16 << 10;
+        // The plain way to list a directory opens it once more.
+        let mut list = Vec::with_capacity(LIST_BYTES);
+        let mut items = RawDir::new(from, list.spare_capacity_mut());
+        while let Some(item) = items.next() {
             let item = item?;
             let name = item.file_name();
             if matches!(name.to_bytes(), b"." | b"..") {

@@ -49,7 +49,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
 use crate::facets;
-use crate::fs::{make_read_only, remove_all};
+use crate::fs::{make_read_only, read_small, remove_all};
 use crate::key::{ConfigMap, PackageKey, Reference};
 use crate::link::{LinkMode, Linker};
 use crate::lock::{Attempt, Lock};
@@ -255,11 +255,22 @@ impl Store {
 
     /// Returns where a package's tree is, or would be.
     pub fn tree(&self, package: &PackageName, reference: Reference) -> PathBuf {
-        self.source_dir(package, reference.source).join(reference.config.to_string())
+        let mut tree = self.source_dir(package, reference.source);
+        tree.push(reference.config.to_string());
+        tree
     }
 
     fn source_dir(&self, package: &PackageName, source: Sha256Digest) -> PathBuf {
-        self.root.join(&self.platform).join(package).join(source.to_string())
+        /// What comes after the package: two digests, slashes and an extension.
+        const REST_BYTES: usize = 2 * 64 + 16;
+        let names = [self.platform.as_str(), package.as_str()];
+        let bytes = self.root.as_os_str().len() + names.iter().map(|name| name.len()).sum::<usize>() + REST_BYTES;
+        // Made for every look at the store, so in one piece of memory.
+        let mut dir = PathBuf::with_capacity(bytes);
+        dir.push(&self.root);
+        dir.extend(names);
+        dir.push(source.to_string());
+        dir
     }
 
     fn sidecar_path(&self, package: &PackageName, reference: Reference) -> PathBuf {
@@ -284,7 +295,9 @@ impl Store {
     }
 
     fn configs_file(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {
-        serde_json::from_slice(&fs::read(self.source_dir(package, source).join(CONFIGS)).ok()?).ok()
+        let mut path = self.source_dir(package, source);
+        path.push(CONFIGS);
+        serde_json::from_slice(&read_small(&path).ok()?).ok()
     }
 
     fn sidecars_here(&self, package: &PackageName, source: Sha256Digest) -> Vec<(Sha256Digest, SystemTime, Sidecar)> {
@@ -293,7 +306,7 @@ impl Store {
             .filter_map(|item| {
                 let name = item.file_name().into_string().ok()?;
                 let config = name.strip_suffix(".json")?.parse().ok()?;
-                let sidecar = Sidecar::parse(&fs::read(item.path()).ok()?).ok()?;
+                let sidecar = Sidecar::parse(&read_small(&item.path()).ok()?).ok()?;
                 Some((config, item.metadata().ok()?.modified().ok()?, sidecar))
             })
             .collect();

@@ -82,7 +82,9 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         palette: palette(env, args.output.color),
         is_terminal: io::stderr().is_terminal(),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    // Not two: what has to be done at once is in processes and threads of its own, and workers that take tasks from each
+    // other wake each other. Not none: who reads the output slowly, or not at all, is not to keep the run waiting.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let exit = runtime.block_on(async {
         let mut signals = Signals::new()?;
         if let Some(ci) = &ci {
@@ -104,6 +106,8 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
     });
     // A thread that waits for a lock of another process would keep this one waiting.
     runtime.shutdown_background();
+    // The process ends: to give back each entry by itself would take longer.
+    std::mem::forget(lockfile);
     exit
 }
 

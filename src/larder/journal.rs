@@ -3,6 +3,7 @@
 //! There is one record, and a listener is a place in it. So nothing piles up for those who do not read: progress and the
 //! output of builds take the place of what was told before, and go when their package has settled.
 
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +29,8 @@ struct Inner {
     /// When, since the start, and what. By package: its progress is in slot 0, the latest output of its build in those
     /// after it.
     history: History<(PackageName, u64), (Duration, Event)>,
+    /// The slots that each package that has not settled yet ever had something in. Most have nothing to tell.
+    slots: HashMap<PackageName, Vec<u64>>,
     n_outputs: u64,
     is_over: bool,
     /// Those who wait for more.
@@ -51,13 +54,19 @@ impl Journal {
                 Some((package.clone(), 1 + inner.n_outputs % OUTPUT_SLOTS))
             }
             Event::Settled(settled) => {
-                for slot in 0..=OUTPUT_SLOTS {
+                for slot in inner.slots.remove(&settled.package).unwrap_or_default() {
                     inner.history.take_out(&(settled.package.clone(), slot));
                 }
                 None
             }
             _ => None,
         };
+        if let Some((package, slot)) = &slot {
+            let slots = inner.slots.entry(package.clone()).or_default();
+            if !slots.contains(slot) {
+                slots.push(*slot);
+            }
+        }
         inner.history.push(slot, (at, event));
         inner.wake();
     }

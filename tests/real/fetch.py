@@ -11,6 +11,7 @@ The originals come from the source archive behind the machine's own apt sources.
     upgrade.lock                 the same with a later Rcpp of which one header differs
     broken.lock                  the same with a fastmap that does not compile
     wrongsha.lock                the same with a wrong sha256 for generics
+    many.lock                    with `--more`: besides, many small packages, so that there are more than a hundred
     originals/                   what was downloaded; kept, so that a changed script downloads nothing again
 
 A second run finds the result complete and does nothing but print it.
@@ -39,6 +40,16 @@ MORE = """
     ps rappdirs rprojroot yaml
 """.split()
 
+# In `many.lock` alone: what takes little time to build, for benches of libraries that are built already.
+MANY = """
+    assertthat blob brio callr carData cellranger codetools corrplot crosstalk cyclocomp DBI desc doParallel doRNG ellipse
+    estimability evaluate fontawesome forcats foreach formatR Formula futile.logger futile.options future future.apply
+    globals GPArotation gridBase gridExtra gtable gtools here highr ini iterators jquerylib knitr labeling lambda.r lazyeval
+    listenv logger modeltools NLP numDeriv parallelly pkgbuild plotrix polynom praise proto R.cache R.methodsS3 R.oo
+    R.utils RColorBrewer registry rematch rematch2 remotes rex rngtools rstudioapi sessioninfo shape tinytex viridisLite
+    whisker xfun xmlparsedata xopen xtable
+""".split()
+
 # Some entries have no digest, as entries of repositories that publish none: the first digest seen is then what counts.
 WITHOUT_DIGEST = {"cpp11", "fansi", "minqa", "pkgconfig", "withr"}
 
@@ -63,7 +74,7 @@ def broken_fastmap(fastmap: Source) -> Source:
 
 
 def main() -> int:
-    packages, folder = (PACKAGES + MORE, "real-more") if sys.argv[1:] == ["--more"] else (PACKAGES, "real")
+    packages, folder = (PACKAGES + MORE + MANY, "real-more") if sys.argv[1:] == ["--more"] else (PACKAGES, "real")
     cache = Path(os.environ.get("LARDER_REAL") or Path(__file__).parents[2] / "target" / folder).absolute()
     head = lockfile.host()
     state = {"scripts": digest_of_scripts(), "head": head, "packages": packages}
@@ -146,12 +157,15 @@ def write_repository(cache: Path, head: dict[str, str], sources: dict[str, Sourc
         )
 
     entries = {name: entry(source) for name, source in sources.items()}
+    many = entries
+    entries = {name: entry for name, entry in many.items() if name not in MANY}
     wrong = entries["generics"] | {"sha256": hashlib.sha256(b"something else").hexdigest()}
     contents = {
         "real.lock": entries,
         "upgrade.lock": entries | {"Rcpp": entry(upgraded_rcpp(sources["Rcpp"]))},
         "broken.lock": entries | {"fastmap": entry(broken_fastmap(sources["fastmap"]))},
         "wrongsha.lock": entries | {"generics": wrong},
+        "many.lock": many,
     }
     for name, packages in contents.items():
         (cache / name).write_text(lockfile.render(head, list(packages.values())))

@@ -2,14 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::fault::{self, fs};
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use super::generations::{GENERATIONS_KEPT, Generations};
-use super::{Library, LibraryError, PRIVATE, packages_in};
+use super::{Library, LibraryError, PRIVATE, Record, packages_in};
 use crate::fs::remove_all;
 use crate::key::Reference;
 use crate::link::{LinkMode, Linker};
@@ -86,7 +87,7 @@ impl Library {
         let number = generations.begin()?;
         let root = generations.tree(number);
         let made = (|| {
-            place_all(&all, linker, |put| root.join(&put.package))?;
+            place_all(&all, linker, |put| Some(root.join(&put.package)))?;
             record.write_platform(&root)?;
             record.write_pending(&root)?;
             record.write_entries(&root)?;
@@ -104,19 +105,38 @@ impl Library {
     /// Replaces the packages one by one.
     pub(super) fn replace_each(&mut self, change: &Change, linker: &Linker) -> Result<(), LibraryError> {
         let staging = self.root.join(PRIVATE).join("staging");
-        fs::create_dir_all(&staging)?;
-        place_all(&change.put, linker, |put| staging.join(&put.package))?;
+        let changed = changed(change);
+        let before = self.record.pending.clone();
+        self.record.pending.extend(changed.iter().cloned());
+        // What has to be on the disk before the first rename gets there while the kernel makes links.
+        let (record, root) = (&self.record, self.root.as_path());
+        let new_links = new_links(root, change, linker);
+        let made = std::thread::scope(|scope| {
+            let noting =
+                [Record::write_pending, Record::keep_platform].map(|write| scope.spawn(move || write(record, root)));
+            let is_staged = |put: &Put| !new_links.contains(&put.package);
+            let place = |put: &Put| is_staged(put).then(|| staging.join(&put.package));
+            let placed = fs::create_dir_all(&staging).and_then(|()| place_all(&change.put, linker, place));
+            let noted = noting.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            noted.into_iter().fold(placed, io::Result::and)
+        });
+        let made = made.and_then(|()| link_all(root, change, &new_links, linker));
+        if let Err(error) = made {
+            self.record.pending = before;
+            // Nothing has changed. If that cannot be written down, the next run looks at these packages again.
+            let _ = self.record.write_pending(&self.root);
+            return Err(error.into());
+        }
         if linker.has_copied() || change.put.iter().any(|put| put.what == What::Foreign) {
             // Names are in the file system's journal before the record is; what was copied is not.
             fault::point("library: syncfs")?;
             rustix::fs::syncfs(fs::File::open(&staging)?).map_err(io::Error::from)?;
         }
-        let changed = changed(change);
-        self.record.pending.extend(changed.iter().cloned());
-        self.record.write_pending(&self.root)?;
-        self.record.write_platform(&self.root)?;
+        let (from, to) = (open_dir(&staging)?, open_dir(&self.root)?);
         for put in &change.put {
-            replace(&staging, &self.root, &put.package)?;
+            if !new_links.contains(&put.package) && !appears(&from, &to, &put.package)? {
+                replace(&staging, &self.root, &put.package)?;
+            }
             match put.what.reference() {
                 Some(reference) => drop(self.record.entries.insert(put.package.clone(), reference)),
                 None => drop(self.record.entries.remove(&put.package)),
@@ -132,7 +152,8 @@ impl Library {
         self.record.write_entries(&self.root)?;
         self.record.pending.retain(|package| !changed.contains(package));
         self.record.write_pending(&self.root)?;
-        Ok(remove_all(&staging)?)
+        // What was replaced is in there, mostly nothing.
+        Ok(fs::remove_dir(&staging).or_else(|_| remove_all(&staging))?)
     }
 }
 
@@ -145,7 +166,20 @@ fn aside(staging: &Path, package: &PackageName) -> PathBuf {
     staging.join(format!("{package}-old"))
 }
 
-/// The one place where a name in a library of one directory changes what it means.
+fn open_dir(path: &Path) -> io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let error = |error| io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display()));
+    rustix::fs::open(path, flags, Mode::empty()).map_err(error)
+}
+
+/// Moves a staged package to where none of its name is, and says whether that was so.
+fn appears(staging: &OwnedFd, root: &OwnedFd, package: &PackageName) -> io::Result<bool> {
+    fault::point("library: put in place")?;
+    let name = package.as_str();
+    Ok(rustix::fs::renameat_with(staging, name, root, name, RenameFlags::NOREPLACE).is_ok())
+}
+
+/// Does it where one may be, or where the file system cannot tell.
 fn replace(staging: &Path, root: &Path, package: &PackageName) -> io::Result<()> {
     let (staged, place) = (staging.join(package), root.join(package));
     if place.symlink_metadata().is_err() {
@@ -162,14 +196,36 @@ fn replace(staging: &Path, root: &Path, package: &PackageName) -> io::Result<()>
     fs::rename(staged, place)
 }
 
-/// Puts all trees at their places, several at a time: the work is the kernel's, mostly waiting for locks of
-/// directories, and a second thread helps even on one core's worth of it.
-fn place_all(all: &[Put], linker: &Linker, place: impl Fn(&Put) -> PathBuf + Sync) -> io::Result<()> {
+/// Returns the packages that a symlink is to be put where nothing is of: that is one step, which needs no staging.
+fn new_links(root: &Path, change: &Change, linker: &Linker) -> BTreeSet<PackageName> {
+    if linker.mode() != LinkMode::Symlink {
+        return BTreeSet::new();
+    }
+    let stored = change.put.iter().filter(|put| matches!(put.what, What::Stored(_)));
+    stored.map(|put| put.package.clone()).filter(|package| root.join(package).symlink_metadata().is_err()).collect()
+}
+
+/// Puts these symlinks in their places; on an error none of them is there.
+fn link_all(root: &Path, change: &Change, links: &BTreeSet<PackageName>, linker: &Linker) -> io::Result<()> {
+    let links: Vec<&Put> = change.put.iter().filter(|put| links.contains(&put.package)).collect();
+    for (n, put) in links.iter().enumerate() {
+        if let Err(error) = linker.link_tree(&put.tree, &root.join(&put.package)) {
+            links[..n].iter().for_each(|put| drop(fs::remove_file(root.join(&put.package))));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Puts all trees that have a place there, several at a time: the work is the kernel's, mostly waiting for locks of
+/// directories, and a second thread helps even on one core's worth of it. A few symlinks are made sooner than a thread
+/// starts.
+fn place_all(all: &[Put], linker: &Linker, place: impl Fn(&Put) -> Option<PathBuf> + Sync) -> io::Result<()> {
     let (sharing, copying) = (Linker::new(None), Linker::new(Some(LinkMode::Copy)));
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(put) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let place = place(put);
+            let Some(place) = place(put) else { continue };
             match (put.what, linker.mode()) {
                 (What::Stored(_), _) => linker.link_tree(&put.tree, &place)?,
                 // It leads into the store, or wherever its owner wanted; the library that has it may go.
@@ -184,6 +240,9 @@ fn place_all(all: &[Put], linker: &Linker, place: impl Fn(&Put) -> PathBuf + Syn
         Ok::<_, io::Error>(())
     };
     let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(all.len());
+    if linker.mode() == LinkMode::Symlink || n_threads < 2 {
+        return work();
+    }
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
         let mut threads = threads.into_iter();

@@ -14,8 +14,8 @@ use crate::package::PackageName;
 const RECORD: &str = ".packages.json";
 const PENDING: &str = "pending.json";
 const PLATFORM: &str = "platform.json";
-/// A record that is being written.
-pub(super) const NEW: &str = "new";
+/// A record that is being written, and a platform.
+pub(super) const NEW: [&str; 2] = ["new", "new-platform"];
 
 /// The record of what larder put into a library, as it was when it was read.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +25,8 @@ pub struct Record {
     pub(super) pending: BTreeSet<PackageName>,
     /// What the packages are for.
     platform: String,
+    /// Whether that is written down.
+    has_platform: bool,
 }
 
 impl Record {
@@ -37,7 +39,9 @@ impl Record {
             entries: Self::entries(library)?,
             pending: read_json(&library.join(PRIVATE).join(PENDING))?,
             platform: read_json(&library.join(PRIVATE).join(PLATFORM))?,
+            has_platform: false,
         };
+        record.has_platform = record.platform == platform;
         if !record.platform.is_empty() && record.platform != platform {
             record.pending.extend(record.entries.keys().cloned());
         }
@@ -77,8 +81,14 @@ impl Record {
         self.get(package) == Some(reference) && has_package(library, package)
     }
 
+    /// Writes down what the packages are for, beside another record that is being written.
     pub(super) fn write_platform(&self, library: &Path) -> io::Result<()> {
-        write_json(library, &Path::new(PRIVATE).join(PLATFORM), &self.platform)
+        write_json(library, NEW[1], &Path::new(PRIVATE).join(PLATFORM), &self.platform)
+    }
+
+    /// Does the same, unless it was read there.
+    pub(super) fn keep_platform(&self, library: &Path) -> io::Result<()> {
+        if self.has_platform { Ok(()) } else { self.write_platform(library) }
     }
 
     pub(super) fn write_pending(&self, library: &Path) -> io::Result<()> {
@@ -86,12 +96,12 @@ impl Record {
         if self.pending.is_empty() {
             remove_all(&library.join(name))
         } else {
-            write_json(library, &name, &self.pending)
+            write_json(library, NEW[0], &name, &self.pending)
         }
     }
 
     pub(super) fn write_entries(&self, library: &Path) -> io::Result<()> {
-        write_json(library, Path::new(RECORD), &self.entries)
+        write_json(library, NEW[0], Path::new(RECORD), &self.entries)
     }
 
     /// Returns the hash of the source that a package in the library was made from.
@@ -115,10 +125,10 @@ fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T,
     }
 }
 
-/// Replaces a file of a library, flushed before it gets its name. The caller has the library's lock, so that one name
-/// is enough for what is not finished: whoever is killed leaves at most one such file.
-fn write_json(library: &Path, name: &Path, value: &impl serde::Serialize) -> io::Result<()> {
-    let new = library.join(PRIVATE).join(NEW);
+/// Replaces a file of a library, flushed before it gets its name. The caller has the library's lock, so that few names
+/// are enough for what is not finished: whoever is killed leaves at most one file of each.
+fn write_json(library: &Path, new: &str, name: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+    let new = library.join(PRIVATE).join(new);
     fs::write(&new, serde_json::to_vec_pretty(value)?)?;
     fault::point("library: flush a record")?;
     fs::File::open(&new)?.sync_data()?;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::digest::Sha256Digest;
+use crate::link::LinkMode;
 
 const PLATFORM_HERE: &str = "4.2-x86_64-pc-linux-gnu";
 
@@ -45,6 +46,28 @@ fn what_cannot_be_put_there_changes_nothing() {
     drop(library);
     Library::open(&root, PLATFORM_HERE).unwrap();
     assert!(!root.join(".larder/staging").exists(), "what was never committed is swept");
+    assert!(!root.join(".larder/pending.json").exists(), "what was not touched needs no second look");
+}
+
+#[test]
+fn symlinks_that_cannot_all_be_put_there_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("lib");
+    let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
+    let linker = Linker::new(Some(LinkMode::Symlink));
+    library.apply(&change(dir.path(), &[("demo", "one")], &[]), &linker).unwrap();
+    let mut change = change(dir.path(), &[("demo", "two"), ("fresh", "three"), ("long", "four")], &[]);
+    // No file system takes such a target.
+    change.put[2].tree = dir.path().join("x".repeat(5000));
+    library.apply(&change, &linker).unwrap_err();
+    assert!(library.holds(&name("demo"), reference("one")));
+    assert!(root.join("fresh").symlink_metadata().is_err());
+    change.put.pop();
+    drop(library);
+    let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
+    library.apply(&change, &linker).unwrap();
+    assert!(library.holds(&name("demo"), reference("two")) && library.holds(&name("fresh"), reference("three")));
+    assert_eq!(fs::read_to_string(root.join("demo/DESCRIPTION")).unwrap(), "two");
 }
 
 #[test]

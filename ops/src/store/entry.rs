@@ -23,6 +23,7 @@ use super::sidecar::seal;
 use super::{Sidecar, StagingDir, Store, StoreError};
 use crate::digest::Sha256Digest;
 use crate::fault::{self, fs};
+use crate::fs::read_small;
 use crate::key::Reference;
 use crate::package::{Description, PackageName};
 
@@ -146,8 +147,12 @@ impl Store {
         depth: Depth,
     ) -> Result<Option<PathBuf>, BrokenEntry> {
         let tree = self.tree(package, reference);
-        let bytes = fs::read(tree.with_extension("json"));
-        if bytes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) || !tree.is_dir() {
+        let bytes = read_small(&tree.with_extension("json"));
+        if bytes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        let is_package = tree.join("DESCRIPTION").is_file();
+        if !is_package && !tree.is_dir() {
             return Ok(None);
         }
         let sidecar = bytes.map_err(|error| error.to_string());
@@ -159,7 +164,6 @@ impl Store {
             Depth::Full => self.examine(package, reference, scan::n_threads()).wrong,
             Depth::Glance => {
                 let unreadable = sidecar.err().map(|why| (tree.with_extension("json"), Problem::Unreadable(why)));
-                let is_package = tree.join("DESCRIPTION").is_file();
                 unreadable.into_iter().chain((!is_package).then(|| (tree.clone(), Problem::NotAPackage))).collect()
             }
         };

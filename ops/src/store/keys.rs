@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Store, StoreError};
 use crate::digest::Sha256Digest;
-use crate::fs::write_atomically;
+use crate::fs::{read_small, write_atomically};
 use crate::key::{PackageKey, Reference};
 use crate::lock::{Attempt, Lock};
 use crate::package::PackageName;
@@ -58,7 +58,7 @@ impl Store {
     pub fn lead(&self, key: &PackageKey) -> Option<Lead> {
         let mut key = key.clone();
         for _ in 0..LINKS_MAX {
-            if self.lookup(key.package(), key.reference()).is_some() {
+            if self.has(key.package(), key.reference()) {
                 return Some(Lead { key, is_there: true });
             }
             let config = key.reference().config;
@@ -130,7 +130,7 @@ impl Store {
 
     fn keys(&self, key: &PackageKey) -> Option<Keys> {
         let Reference { source, .. } = key.reference();
-        serde_json::from_slice(&fs::read(self.keys_path(key.package(), source)).ok()?).ok()
+        serde_json::from_slice(&read_small(&self.keys_path(key.package(), source)).ok()?).ok()
     }
 
     /// Changes a file of keys. Of those who do so at once none loses its change, nor its directory to a [`prune`].

@@ -4,6 +4,7 @@
 //! nobody may evict from it while it is somebody's base. What is broken there counts as missing, and is made anew above.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -40,6 +41,12 @@ impl Store {
     /// Returns the tree of an entry if the store has it, or one below: one look at the sidecar, one at the tree.
     pub fn lookup(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
         self.layers().find_map(|store| store.lookup_here(package, reference))
+    }
+
+    /// Says whether the store has an entry, or one below, by its sidecar alone, which comes last and goes first. Whoever
+    /// takes the entry looks at its tree, too.
+    pub fn has(&self, package: &PackageName, reference: Reference) -> bool {
+        self.layers().any(|store| store.sidecar_path(package, reference).is_file())
     }
 
     /// Returns where an entry's tree is, here or below, or here would be.
@@ -90,6 +97,21 @@ impl Store {
         let mut all: Vec<_> = all.filter(|(config, ..)| seen.insert(*config)).collect();
         all.sort_by_key(|(config, used, _)| (std::cmp::Reverse(*used), *config));
         all
+    }
+
+    /// Returns the packages that this platform has a directory for, here or below: all that there may be entries of.
+    pub fn packages(&self) -> io::Result<HashSet<PackageName>> {
+        let mut packages = HashSet::new();
+        for store in self.layers() {
+            let items = match fs::read_dir(store.root.join(&store.platform)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                items => items?,
+            };
+            for item in items {
+                packages.extend(item?.file_name().to_str().and_then(|name| PackageName::parse(name).ok()));
+            }
+        }
+        Ok(packages)
     }
 
     /// Returns how long the build of a package took that was used last, whatever its source was.

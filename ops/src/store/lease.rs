@@ -13,6 +13,7 @@
 //! of the newest run when it was last asked for: what was not since the oldest run that goes on began is nobody's, and
 //! given back when a run ends.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::io::{self, Write};
@@ -115,10 +116,13 @@ impl Lease {
         }
         let mut lines = String::new();
         for item in wanted {
-            let line = item.to_string();
-            if held.insert(item, *n_runs).is_none() {
-                lines.push_str(&line);
-                lines.push('\n');
+            match held.entry(item) {
+                Entry::Occupied(mut run) => drop(run.insert(*n_runs)),
+                Entry::Vacant(place) => {
+                    lines.push_str(&place.key().to_string());
+                    lines.push('\n');
+                    place.insert(*n_runs);
+                }
             }
         }
         if lines.is_empty() {

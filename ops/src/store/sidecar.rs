@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use crate::fault::fs;
 use serde::Serialize;
 
 use super::Sidecar;
 use super::manifest::Manifest;
 use crate::digest::Sha256Digest;
 use crate::facets;
+use crate::fs::read_small;
 use crate::key::Reference;
 use crate::package::PackageName;
 
@@ -44,7 +44,7 @@ impl Sidecar {
 
     /// Reads the sidecar of the tree at `tree`, if it is there and whole.
     pub fn of_tree(tree: &Path) -> Option<Self> {
-        Self::parse(&fs::read(tree.with_extension("json")).ok()?).ok()
+        Self::parse(&read_small(&tree.with_extension("json")).ok()?).ok()
     }
 }
 
