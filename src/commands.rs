@@ -277,7 +277,7 @@ fn with_caches(config: Config, args: &CacheArgs, env: &Env) -> Result<Config, Co
     let caches = caches.map_err(|error| CommandError::new(Exit::Usage, format!("LARDER_CACHE: {error}")))?;
     let github = cicache::github(env);
     let OwnerArgs { tenant, signing_key } = args.owner.clone();
-    Ok(Config { caches, github, tenant, signing_key, ..config })
+    Ok(Config { caches, tenant, github, signing_key, ..config })
 }
 
 /// Asks the caches beyond this machine about a lockfile, so that plans know what they have.
