@@ -94,17 +94,9 @@ pub(super) async fn update(
     let (n_packages, start) = (change.put.len(), Instant::now());
     let applied = blocking(move || {
         let mut library = library;
-        let place = library.place().to_owned();
-        let register = || registers.register(&place);
-        if change.put.is_empty() {
-            register();
-            return library.apply(&change, &links);
-        }
-        // Both flush the disk. What is leased stays meanwhile, registered or not.
-        std::thread::scope(|scope| {
-            scope.spawn(register);
-            library.apply(&change, &links)
-        })
+        // First: an evictor has to know of the library before it has a record.
+        registers.register(library.place());
+        library.apply(&change, &links)
     });
     if let Err(error) = applied.await {
         return Err(match in_place(error.into(), &store, Some(&request.library)) {
