@@ -157,6 +157,10 @@ impl FromStr for Address {
         let url = Url::parse(rest).map_err(|error| unreadable(&error))?;
         let shown = shown(&url);
         let refused = |why: String| AddressError { shown: shown.clone(), why };
+        // Taken for a part of the path, it would be written to where nobody looks.
+        if [":ro", ":rw"].iter().any(|end| url.path().ends_with(end)) {
+            return Err(refused("`:ro` and `:rw` stand at the very end, behind what follows `?`".to_owned()));
+        }
         let mut wishes = Wishes(url.query_pairs().map(|(name, value)| (name.into(), value.into())).collect());
         let trust = Trust::from_words(wishes.one("trust").as_deref(), &keys(wishes.all("key")).map_err(refused)?);
         let trust = trust.map_err(refused)?;
@@ -276,6 +280,14 @@ mod tests {
 
     fn refusal(text: &str) -> String {
         text.parse::<Address>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn read_only_in_the_wrong_place_is_refused_and_not_a_path() {
+        for text in ["fs:///srv/cache:ro?timeout=2s", "s3://bucket/prefix:rw?region=eu-west-1"] {
+            assert!(refusal(text).contains("stand at the very end, behind what follows `?`"), "{text}");
+        }
+        assert!(!address("fs:///srv/cache?timeout=2s:ro").is_writable);
     }
 
     #[test]
