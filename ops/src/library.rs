@@ -234,8 +234,7 @@ impl Library {
         let root = &self.root;
         let there = builds.into_iter().filter(|(package, _)| has_package(root, package));
         self.record.entries.extend(there);
-        self.record.write_platform(&self.root)?;
-        Ok(self.record.write_entries(&self.root)?)
+        Ok(self.record.write(&self.root)?)
     }
 
     /// Puts packages into the library and takes others out.

@@ -187,6 +187,10 @@ impl Settings {
     /// Makes what the files say the defaults of all commands: so what is typed goes before the environment, that before
     /// a file, and that before the usual.
     pub(super) fn applied_to(&self, command: Command, env: &Env) -> Command {
+        // Each option that is looked at is moved; that takes longer than reading a lockfile.
+        if self.values.is_empty() && self.caches.is_empty() {
+            return command;
+        }
         let are_caches_set = env.get("LARDER_CACHE").is_some();
         let with_default = |arg: Arg| {
             let value = arg.get_env().and_then(|name| self.values.get(name.to_str()?));

@@ -90,12 +90,10 @@ pub(super) async fn update(
     let trees: Vec<PathBuf> = put.iter().map(|put| put.tree.clone()).collect();
     let change = Change { put, remove, generations_kept: request.generations_kept };
     let (linker, store) = (Arc::new(Linker::new(larder.config.link)), Arc::new(larder.store()));
-    let (links, registers) = (Arc::clone(&linker), Arc::clone(&store));
+    let links = Arc::clone(&linker);
     let (n_packages, start) = (change.put.len(), Instant::now());
     let applied = blocking(move || {
         let mut library = library;
-        // First: an evictor has to know of the library before it has a record.
-        registers.register(library.place());
         library.apply(&change, &links)
     });
     if let Err(error) = applied.await {

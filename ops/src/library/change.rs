@@ -1,15 +1,17 @@
 //! Changing a library: package by package, or as a whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use crate::fault::{self, fs};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use super::generations::{GENERATIONS_KEPT, Generations};
+use super::record::Flushed;
 use super::{Library, LibraryError, PRIVATE, Record, packages_in};
 use crate::fs::remove_all;
 use crate::key::Reference;
@@ -88,9 +90,7 @@ impl Library {
         let root = generations.tree(number);
         let made = (|| {
             place_all(&all, linker, |put| Some(root.join(&put.package)))?;
-            record.write_platform(&root)?;
-            record.write_pending(&root)?;
-            record.write_entries(&root)?;
+            record.write(&root)?;
             generations.finish(number)
         })();
         if let Err(error) = made {
@@ -105,41 +105,43 @@ impl Library {
     /// Replaces the packages one by one.
     pub(super) fn replace_each(&mut self, change: &Change, linker: &Linker) -> Result<(), LibraryError> {
         let staging = self.root.join(PRIVATE).join("staging");
-        let changed = changed(change);
+        let (changed, after) = (changed(change), after(&self.record, change));
         let before = self.record.pending.clone();
         self.record.pending.extend(changed.iter().cloned());
-        // What has to be on the disk before the first rename gets there while the kernel makes links.
+        // While the kernel makes links, the disk gets what has to be there before the first package takes its place,
+        // and what takes its own after the last.
         let (record, root) = (&self.record, self.root.as_path());
-        let new_links = new_links(root, change, linker);
         let made = std::thread::scope(|scope| {
-            let noting =
-                [Record::write_pending, Record::keep_platform].map(|write| scope.spawn(move || write(record, root)));
-            let is_staged = |put: &Put| !new_links.contains(&put.package);
-            let place = |put: &Put| is_staged(put).then(|| staging.join(&put.package));
+            let noting = scope.spawn(|| record.write_pending(root));
+            let entries = scope.spawn(|| Record::flush_entries(root, &after));
+            let platform = (!record.has_platform()).then(|| scope.spawn(|| record.flush_platform(root)));
+            let place = |put: &Put| (!is_one_step(put, linker)).then(|| staging.join(&put.package));
             let placed = fs::create_dir_all(&staging).and_then(|()| place_all(&change.put, linker, place));
-            let noted = noting.map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            noted.into_iter().fold(placed, io::Result::and)
+            let noted = joined(noting);
+            let linked = placed.and(noted).and_then(|()| link_all(root, &staging, change, linker));
+            let flushed = [platform.map(joined), Some(joined(entries))];
+            let linked = linked?;
+            let flushed = flushed.into_iter().flatten().collect::<io::Result<Vec<_>>>();
+            flushed.inspect_err(|_| take_back(root, &linked)).map(|flushed| (linked, flushed))
         });
-        let made = made.and_then(|()| link_all(root, change, &new_links, linker));
-        if let Err(error) = made {
-            self.record.pending = before;
-            // Nothing has changed. If that cannot be written down, the next run looks at these packages again.
-            let _ = self.record.write_pending(&self.root);
-            return Err(error.into());
-        }
+        let (linked, flushed) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.record.pending = before;
+                // Nothing has changed. If that cannot be written down, the next run looks at these packages again.
+                let _ = self.record.write_pending(&self.root);
+                return Err(error.into());
+            }
+        };
         if linker.has_copied() || change.put.iter().any(|put| put.what == What::Foreign) {
             // Names are in the file system's journal before the record is; what was copied is not.
             fault::point("library: syncfs")?;
             rustix::fs::syncfs(fs::File::open(&staging)?).map_err(io::Error::from)?;
         }
         let (from, to) = (open_dir(&staging)?, open_dir(&self.root)?);
-        for put in &change.put {
-            if !new_links.contains(&put.package) && !appears(&from, &to, &put.package)? {
-                replace(&staging, &self.root, &put.package)?;
-            }
-            match put.what.reference() {
-                Some(reference) => drop(self.record.entries.insert(put.package.clone(), reference)),
-                None => drop(self.record.entries.remove(&put.package)),
+        for Put { package, .. } in &change.put {
+            if !linked.contains(package) && !appears(&from, &to, package)? {
+                replace(&staging, &self.root, package)?;
             }
         }
         for package in &change.remove {
@@ -147,14 +149,31 @@ impl Library {
             if place.symlink_metadata().is_ok() {
                 fs::rename(place, aside(&staging, package))?;
             }
-            self.record.entries.remove(package);
         }
-        self.record.write_entries(&self.root)?;
+        flushed.into_iter().try_for_each(Flushed::take_place)?;
+        self.record.replace(after);
         self.record.pending.retain(|package| !changed.contains(package));
         self.record.write_pending(&self.root)?;
         // What was replaced is in there, mostly nothing.
         Ok(fs::remove_dir(&staging).or_else(|_| remove_all(&staging))?)
     }
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Returns what the record is to say when all is done.
+fn after(record: &Record, change: &Change) -> BTreeMap<PackageName, Reference> {
+    let mut entries = record.entries.clone();
+    entries.retain(|package, _| !change.remove.contains(package));
+    for put in &change.put {
+        match put.what.reference() {
+            Some(reference) => drop(entries.insert(put.package.clone(), reference)),
+            None => drop(entries.remove(&put.package)),
+        }
+    }
+    entries
 }
 
 fn changed(change: &Change) -> BTreeSet<PackageName> {
@@ -196,25 +215,40 @@ fn replace(staging: &Path, root: &Path, package: &PackageName) -> io::Result<()>
     fs::rename(staged, place)
 }
 
-/// Returns the packages that a symlink is to be put where nothing is of: that is one step, which needs no staging.
-fn new_links(root: &Path, change: &Change, linker: &Linker) -> BTreeSet<PackageName> {
-    if linker.mode() != LinkMode::Symlink {
-        return BTreeSet::new();
-    }
-    let stored = change.put.iter().filter(|put| matches!(put.what, What::Stored(_)));
-    stored.map(|put| put.package.clone()).filter(|package| root.join(package).symlink_metadata().is_err()).collect()
+/// Says whether a package takes its place in one step, without staging, where nothing of its name is: as a symlink.
+fn is_one_step(put: &Put, linker: &Linker) -> bool {
+    linker.mode() == LinkMode::Symlink && matches!(put.what, What::Stored(_))
 }
 
-/// Puts these symlinks in their places; on an error none of them is there.
-fn link_all(root: &Path, change: &Change, links: &BTreeSet<PackageName>, linker: &Linker) -> io::Result<()> {
-    let links: Vec<&Put> = change.put.iter().filter(|put| links.contains(&put.package)).collect();
-    for (n, put) in links.iter().enumerate() {
-        if let Err(error) = linker.link_tree(&put.tree, &root.join(&put.package)) {
-            links[..n].iter().for_each(|put| drop(fs::remove_file(root.join(&put.package))));
+/// Puts those packages in their places, and into staging where something is in the way; returns which are in place. On
+/// an error none of them is.
+fn link_all<'a>(
+    root: &Path,
+    staging: &Path,
+    change: &'a Change,
+    linker: &Linker,
+) -> io::Result<BTreeSet<&'a PackageName>> {
+    let mut linked = BTreeSet::new();
+    for Put { package, tree, .. } in change.put.iter().filter(|put| is_one_step(put, linker)) {
+        let made = match linker.link_tree(tree, &root.join(package)) {
+            Ok(()) => {
+                linked.insert(package);
+                continue;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => linker.link_tree(tree, &staging.join(package)),
+            other => other,
+        };
+        if let Err(error) = made {
+            take_back(root, &linked);
             return Err(error);
         }
     }
-    Ok(())
+    Ok(linked)
+}
+
+/// Removes symlinks that were put where nothing was.
+fn take_back(root: &Path, linked: &BTreeSet<&PackageName>) {
+    linked.iter().for_each(|package| drop(fs::remove_file(root.join(package))));
 }
 
 /// Puts all trees that have a place there, several at a time: the work is the kernel's, mostly waiting for locks of
@@ -239,13 +273,12 @@ fn place_all(all: &[Put], linker: &Linker, place: impl Fn(&Put) -> Option<PathBu
         }
         Ok::<_, io::Error>(())
     };
-    let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(all.len());
-    if linker.mode() == LinkMode::Symlink || n_threads < 2 {
+    if linker.mode() == LinkMode::Symlink {
         return work();
     }
+    let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(all.len());
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
-        let mut threads = threads.into_iter();
-        threads.try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        threads.into_iter().try_for_each(joined)
     })
 }

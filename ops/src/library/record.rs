@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{LibraryError, PRIVATE, has_package};
 use crate::digest::Sha256Digest;
@@ -14,8 +14,8 @@ use crate::package::PackageName;
 const RECORD: &str = ".packages.json";
 const PENDING: &str = "pending.json";
 const PLATFORM: &str = "platform.json";
-/// A record that is being written, and a platform.
-pub(super) const NEW: [&str; 2] = ["new", "new-platform"];
+/// What these are called while they are written.
+pub(super) const NEW: [&str; 3] = ["new", "new-pending", "new-platform"];
 
 /// The record of what larder put into a library, as it was when it was read.
 #[derive(Debug, Clone, Default)]
@@ -81,14 +81,18 @@ impl Record {
         self.get(package) == Some(reference) && has_package(library, package)
     }
 
-    /// Writes down what the packages are for, beside another record that is being written.
-    pub(super) fn write_platform(&self, library: &Path) -> io::Result<()> {
-        write_json(library, NEW[1], &Path::new(PRIVATE).join(PLATFORM), &self.platform)
+    /// Says whether it is written down what the packages are for.
+    pub(super) fn has_platform(&self) -> bool {
+        self.has_platform
     }
 
-    /// Does the same, unless it was read there.
-    pub(super) fn keep_platform(&self, library: &Path) -> io::Result<()> {
-        if self.has_platform { Ok(()) } else { self.write_platform(library) }
+    pub(super) fn flush_platform(&self, library: &Path) -> io::Result<Flushed> {
+        flush_json(library, NEW[2], &Path::new(PRIVATE).join(PLATFORM), &self.platform)
+    }
+
+    /// Flushes what is to take the place of the entries.
+    pub(super) fn flush_entries(library: &Path, entries: &BTreeMap<PackageName, Reference>) -> io::Result<Flushed> {
+        flush_json(library, NEW[0], Path::new(RECORD), entries)
     }
 
     pub(super) fn write_pending(&self, library: &Path) -> io::Result<()> {
@@ -96,12 +100,20 @@ impl Record {
         if self.pending.is_empty() {
             remove_all(&library.join(name))
         } else {
-            write_json(library, NEW[0], &name, &self.pending)
+            flush_json(library, NEW[1], &name, &self.pending)?.take_place()
         }
     }
 
-    pub(super) fn write_entries(&self, library: &Path) -> io::Result<()> {
-        write_json(library, NEW[0], Path::new(RECORD), &self.entries)
+    /// Writes all of it down. What was put there for another platform is pending before it counts as one of this.
+    pub(super) fn write(&self, library: &Path) -> io::Result<()> {
+        self.write_pending(library)?;
+        self.flush_platform(library)?.take_place()?;
+        Self::flush_entries(library, &self.entries)?.take_place()
+    }
+
+    /// Takes what was written for what is so.
+    pub(super) fn replace(&mut self, entries: BTreeMap<PackageName, Reference>) {
+        (self.entries, self.has_platform) = (entries, true);
     }
 
     /// Returns the hash of the source that a package in the library was made from.
@@ -125,12 +137,26 @@ fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T,
     }
 }
 
-/// Replaces a file of a library, flushed before it gets its name. The caller has the library's lock, so that few names
-/// are enough for what is not finished: whoever is killed leaves at most one file of each.
-fn write_json(library: &Path, new: &str, name: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+/// A file of a library that is on the disk, but has yet to get its name.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Flushed {
+    new: PathBuf,
+    path: PathBuf,
+}
+
+impl Flushed {
+    pub(super) fn take_place(self) -> io::Result<()> {
+        fs::rename(self.new, self.path)
+    }
+}
+
+/// The caller has the library's lock, so that few names are enough for what is not finished: whoever is killed leaves
+/// at most one file of each.
+fn flush_json(library: &Path, new: &str, name: &Path, value: &impl serde::Serialize) -> io::Result<Flushed> {
     let new = library.join(PRIVATE).join(new);
     fs::write(&new, serde_json::to_vec_pretty(value)?)?;
     fault::point("library: flush a record")?;
     fs::File::open(&new)?.sync_data()?;
-    fs::rename(new, library.join(name))
+    Ok(Flushed { new, path: library.join(name) })
 }
