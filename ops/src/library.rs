@@ -34,6 +34,7 @@ pub use change::{Change, Put, What};
 pub(crate) use generations::trees;
 pub use generations::{Difference, GENERATIONS_KEPT, Generation, Held, generations, roll_back};
 pub use record::Record;
+use record::Written;
 pub use reference::ReferenceLibrary;
 
 const PRIVATE: &str = ".larder";
@@ -191,6 +192,19 @@ impl Library {
         let (generations, lock) = Generations::convert(&self.place.path)?;
         let root = generations.tree(generations.current()?);
         Ok(Self { root, place: Place { generations: Some(generations), ..self.place }, lock: Lease::new(lock), ..self })
+    }
+
+    /// Returns work that may be done beside others before the library changes, and keeps others from changing it until
+    /// then: if it holds nothing yet, it is written down for which platform it is. What fails is tried again later.
+    pub fn prepare(&self) -> impl FnOnce() + Send + 'static {
+        let (root, record, lease) = (self.root.clone(), self.record.clone(), self.lease());
+        let holds_nothing = self.place.generations.is_none() && record.packages().is_empty();
+        move || {
+            let _lease = lease;
+            if holds_nothing && !record.has_platform(&root) {
+                let _ = record.flush_platform(&root).and_then(Written::take_place);
+            }
+        }
     }
 
     /// Returns a hold on the library that outlives this handle.

@@ -142,8 +142,11 @@ async fn with_engine(
     let Some(library) = open(request, store.platform(), stop, emit).await? else {
         return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
-    let (registers, place) = (Arc::clone(workshop), library.place().to_owned());
-    let registering = tokio::spawn(blocking(move || registers.store.register(&place)));
+    let (shared, place, prepare) = (Arc::clone(workshop), library.place().to_owned(), library.prepare());
+    let preparing = tokio::spawn(blocking(move || {
+        shared.store.register(&place);
+        prepare();
+    }));
     let beside = larder.beside(lockfile, request, store, Access::Hold)?;
     let plan = larder.plan_asking(lockfile, request, store, library.record(), beside.as_ref()).await?;
     emit(Event::Plan {
@@ -199,7 +202,7 @@ async fn with_engine(
         || request.on_failure == OnFailure::KeepGoing && request.reference.is_none()
     {
         // An evictor has to know of the library before anything is linked into it.
-        registering.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        preparing.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         let updated = update(larder, request, &plan, &done, library, &mut report, emit).await;
         match updated.map_err(|error| trouble::in_place(error, store, Some(&request.library))) {
             Err(Error::Machine(trouble)) => report.end_by(trouble),

@@ -11,7 +11,7 @@ use crate::fault::{self, fs};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use super::generations::{GENERATIONS_KEPT, Generations};
-use super::record::Flushed;
+use super::record::Written;
 use super::{Library, LibraryError, PRIVATE, Record, packages_in};
 use crate::fs::remove_all;
 use crate::key::Reference;
@@ -108,23 +108,7 @@ impl Library {
         let (changed, after) = (changed(change), after(&self.record, change));
         let before = self.record.pending.clone();
         self.record.pending.extend(changed.iter().cloned());
-        // While the kernel makes links, the disk gets what has to be there before the first package takes its place,
-        // and what takes its own after the last.
-        let (record, root) = (&self.record, self.root.as_path());
-        let made = std::thread::scope(|scope| {
-            let noting = scope.spawn(|| record.write_pending(root));
-            let entries = scope.spawn(|| Record::flush_entries(root, &after));
-            let platform = (!record.has_platform()).then(|| scope.spawn(|| record.flush_platform(root)));
-            let place = |put: &Put| (!is_one_step(put, linker)).then(|| staging.join(&put.package));
-            let placed = fs::create_dir_all(&staging).and_then(|()| place_all(&change.put, linker, place));
-            let noted = joined(noting);
-            let linked = placed.and(noted).and_then(|()| link_all(root, &staging, change, linker));
-            let flushed = [platform.map(joined), Some(joined(entries))];
-            let linked = linked?;
-            let flushed = flushed.into_iter().flatten().collect::<io::Result<Vec<_>>>();
-            flushed.inspect_err(|_| take_back(root, &linked)).map(|flushed| (linked, flushed))
-        });
-        let (linked, flushed) = match made {
+        let (in_place, written) = match self.make_ready(&staging, change, &after, linker) {
             Ok(made) => made,
             Err(error) => {
                 self.record.pending = before;
@@ -140,7 +124,7 @@ impl Library {
         }
         let (from, to) = (open_dir(&staging)?, open_dir(&self.root)?);
         for Put { package, .. } in &change.put {
-            if !linked.contains(package) && !appears(&from, &to, package)? {
+            if !in_place.contains(package) && !appears(&from, &to, package)? {
                 replace(&staging, &self.root, package)?;
             }
         }
@@ -150,12 +134,41 @@ impl Library {
                 fs::rename(place, aside(&staging, package))?;
             }
         }
-        flushed.into_iter().try_for_each(Flushed::take_place)?;
-        self.record.replace(after);
+        written.into_iter().try_for_each(Written::take_place)?;
+        self.record.entries = after;
         self.record.pending.retain(|package| !changed.contains(package));
         self.record.write_pending(&self.root)?;
         // What was replaced is in there, mostly nothing.
         Ok(fs::remove_dir(&staging).or_else(|_| remove_all(&staging))?)
+    }
+
+    /// Makes everything that needs no other package to leave its place; returns which packages are in theirs, and what
+    /// is to get its name when all are. While the kernel makes links, the disk gets what has to be there before the
+    /// first package takes its place, and what gets its name after the last.
+    fn make_ready<'a>(
+        &self,
+        staging: &Path,
+        change: &'a Change,
+        after: &BTreeMap<PackageName, Reference>,
+        linker: &Linker,
+    ) -> io::Result<(BTreeSet<&'a PackageName>, Vec<Written>)> {
+        let (record, root) = (&self.record, self.root.as_path());
+        // What the record does not name is not believed, whether the disk keeps this or not.
+        let is_believed = record.pending.iter().any(|package| record.entries.contains_key(package));
+        std::thread::scope(|scope| {
+            let noting = is_believed.then(|| scope.spawn(|| record.write_pending(root)));
+            let noted = if is_believed { Ok(()) } else { record.write_pending_unflushed(root) };
+            let entries = scope.spawn(|| Record::flush_entries(root, after));
+            let platform = (!record.has_platform(root)).then(|| scope.spawn(|| record.flush_platform(root)));
+            let place = |put: &Put| (!is_one_step(put, linker)).then(|| staging.join(&put.package));
+            let placed = fs::create_dir_all(staging).and_then(|()| place_all(&change.put, linker, place));
+            let noted = noting.map_or(noted, joined);
+            let in_place = placed.and(noted).and_then(|()| link_all(root, staging, change, linker));
+            let written = [platform.map(joined), Some(joined(entries))];
+            let in_place = in_place?;
+            let written: io::Result<Vec<_>> = written.into_iter().flatten().collect();
+            written.inspect_err(|_| take_back(root, &in_place)).map(|written| (in_place, written))
+        })
     }
 }
 
@@ -228,27 +241,31 @@ fn link_all<'a>(
     change: &'a Change,
     linker: &Linker,
 ) -> io::Result<BTreeSet<&'a PackageName>> {
-    let mut linked = BTreeSet::new();
+    let mut in_place = BTreeSet::new();
     for Put { package, tree, .. } in change.put.iter().filter(|put| is_one_step(put, linker)) {
         let made = match linker.link_tree(tree, &root.join(package)) {
             Ok(()) => {
-                linked.insert(package);
+                in_place.insert(package);
                 continue;
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => linker.link_tree(tree, &staging.join(package)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                linker.link_tree(tree, &staging.join(package))
+            }
             other => other,
         };
         if let Err(error) = made {
-            take_back(root, &linked);
+            take_back(root, &in_place);
             return Err(error);
         }
     }
-    Ok(linked)
+    Ok(in_place)
 }
 
 /// Removes symlinks that were put where nothing was.
-fn take_back(root: &Path, linked: &BTreeSet<&PackageName>) {
-    linked.iter().for_each(|package| drop(fs::remove_file(root.join(package))));
+fn take_back(root: &Path, in_place: &BTreeSet<&PackageName>) {
+    for package in in_place {
+        let _ = fs::remove_file(root.join(package));
+    }
 }
 
 /// Puts all trees that have a place there, several at a time: the work is the kernel's, mostly waiting for locks of

@@ -25,8 +25,6 @@ pub struct Record {
     pub(super) pending: BTreeSet<PackageName>,
     /// What the packages are for.
     platform: String,
-    /// Whether that is written down.
-    has_platform: bool,
 }
 
 impl Record {
@@ -37,11 +35,9 @@ impl Record {
     pub fn read(library: &Path, platform: &str) -> Result<Self, LibraryError> {
         let mut record = Self {
             entries: Self::entries(library)?,
-            pending: read_json(&library.join(PRIVATE).join(PENDING))?,
-            platform: read_json(&library.join(PRIVATE).join(PLATFORM))?,
-            has_platform: false,
+            pending: read_pending(library)?,
+            platform: read_platform(library)?,
         };
-        record.has_platform = record.platform == platform;
         if !record.platform.is_empty() && record.platform != platform {
             record.pending.extend(record.entries.keys().cloned());
         }
@@ -82,16 +78,16 @@ impl Record {
     }
 
     /// Says whether it is written down what the packages are for.
-    pub(super) fn has_platform(&self) -> bool {
-        self.has_platform
+    pub(super) fn has_platform(&self, library: &Path) -> bool {
+        read_platform(library).is_ok_and(|platform| platform == self.platform)
     }
 
-    pub(super) fn flush_platform(&self, library: &Path) -> io::Result<Flushed> {
+    pub(super) fn flush_platform(&self, library: &Path) -> io::Result<Written> {
         flush_json(library, NEW[2], &Path::new(PRIVATE).join(PLATFORM), &self.platform)
     }
 
     /// Flushes what is to take the place of the entries.
-    pub(super) fn flush_entries(library: &Path, entries: &BTreeMap<PackageName, Reference>) -> io::Result<Flushed> {
+    pub(super) fn flush_entries(library: &Path, entries: &BTreeMap<PackageName, Reference>) -> io::Result<Written> {
         flush_json(library, NEW[0], Path::new(RECORD), entries)
     }
 
@@ -104,16 +100,17 @@ impl Record {
         }
     }
 
+    /// Does the same, but after a loss of power the file may be empty: where what is about to change is none of the
+    /// entries, nothing is believed without it that is not so.
+    pub(super) fn write_pending_unflushed(&self, library: &Path) -> io::Result<()> {
+        write_json(library, NEW[1], &Path::new(PRIVATE).join(PENDING), &self.pending)?.take_place()
+    }
+
     /// Writes all of it down. What was put there for another platform is pending before it counts as one of this.
     pub(super) fn write(&self, library: &Path) -> io::Result<()> {
         self.write_pending(library)?;
         self.flush_platform(library)?.take_place()?;
         Self::flush_entries(library, &self.entries)?.take_place()
-    }
-
-    /// Takes what was written for what is so.
-    pub(super) fn replace(&mut self, entries: BTreeMap<PackageName, Reference>) {
-        (self.entries, self.has_platform) = (entries, true);
     }
 
     /// Returns the hash of the source that a package in the library was made from.
@@ -127,25 +124,41 @@ pub(super) fn written(library: &Path) -> io::Result<std::time::SystemTime> {
     fs::metadata(library.join(RECORD)).or_else(|_| fs::metadata(library))?.modified()
 }
 
+fn read_platform(library: &Path) -> Result<String, LibraryError> {
+    read_json(&library.join(PRIVATE).join(PLATFORM))
+}
+
 fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T, LibraryError> {
     match fs::read(path) {
-        Ok(bytes) => {
-            serde_json::from_slice(&bytes).map_err(|source| LibraryError::Record { path: path.to_owned(), source })
-        }
+        Ok(bytes) => parse(path, &bytes),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
         Err(error) => Err(error.into()),
     }
 }
 
-/// A file of a library that is on the disk, but has yet to get its name.
+fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, LibraryError> {
+    serde_json::from_slice(bytes).map_err(|source| LibraryError::Record { path: path.to_owned(), source })
+}
+
+/// Reads what was about to change. A loss of power may leave nothing of it where none of that was among the entries.
+fn read_pending(library: &Path) -> Result<BTreeSet<PackageName>, LibraryError> {
+    let path = library.join(PRIVATE).join(PENDING);
+    match fs::read(&path) {
+        Ok(bytes) if !bytes.is_empty() => parse(&path, &bytes),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(BTreeSet::new()),
+    }
+}
+
+/// A file of a library that is written, but has yet to get its name.
 #[derive(Debug)]
 #[must_use]
-pub(super) struct Flushed {
+pub(super) struct Written {
     new: PathBuf,
     path: PathBuf,
 }
 
-impl Flushed {
+impl Written {
     pub(super) fn take_place(self) -> io::Result<()> {
         fs::rename(self.new, self.path)
     }
@@ -153,10 +166,15 @@ impl Flushed {
 
 /// The caller has the library's lock, so that few names are enough for what is not finished: whoever is killed leaves
 /// at most one file of each.
-fn flush_json(library: &Path, new: &str, name: &Path, value: &impl serde::Serialize) -> io::Result<Flushed> {
+fn write_json(library: &Path, new: &str, name: &Path, value: &impl serde::Serialize) -> io::Result<Written> {
     let new = library.join(PRIVATE).join(new);
     fs::write(&new, serde_json::to_vec_pretty(value)?)?;
+    Ok(Written { new, path: library.join(name) })
+}
+
+fn flush_json(library: &Path, new: &str, name: &Path, value: &impl serde::Serialize) -> io::Result<Written> {
+    let written = write_json(library, new, name, value)?;
     fault::point("library: flush a record")?;
-    fs::File::open(&new)?.sync_data()?;
-    Ok(Flushed { new, path: library.join(name) })
+    fs::File::open(&written.new)?.sync_data()?;
+    Ok(written)
 }

@@ -102,6 +102,37 @@ fn what_a_killed_commit_was_replacing_is_not_taken_for_whole() {
 }
 
 #[test]
+fn a_loss_of_power_while_a_library_is_first_filled_leaves_one_that_can_be_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("lib");
+    let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
+    library.prepare()();
+    assert_eq!(fs::read_to_string(root.join(".larder/platform.json")).unwrap(), format!("{PLATFORM_HERE:?}"));
+    put(&mut library, dir.path(), "demo", "one");
+    drop(library);
+    // What was about to change was none of the entries, so nobody waited for the disk to have it.
+    fs::write(root.join(".larder/pending.json"), "").unwrap();
+    let library = Library::open(&root, PLATFORM_HERE).unwrap();
+    assert!(library.holds(&name("demo"), reference("one")));
+}
+
+#[test]
+fn what_a_library_holds_for_another_r_is_not_believed_whenever_a_change_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("lib");
+    let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
+    put(&mut library, dir.path(), "demo", "one");
+    drop(library);
+    let mut library = Library::open(&root, "another").unwrap();
+    library.prepare()();
+    put(&mut library, dir.path(), "fresh", "two");
+    drop(library);
+    let library = Library::open(&root, "another").unwrap();
+    assert!(!library.holds(&name("demo"), reference("one")), "it was not put there for this one");
+    assert!(library.holds(&name("fresh"), reference("two")));
+}
+
+#[test]
 fn a_removed_package_is_not_held() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("lib");

@@ -1,9 +1,10 @@
 //! Sidecars as they are read and written: what makes one believable.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Sidecar;
 use super::manifest::Manifest;
@@ -26,26 +27,45 @@ pub enum SidecarError {
 /// The last field of a sidecar: the digest of every byte before its value.
 const CHECKSUM: &str = ",\n  \"checksum\": \"";
 
+/// What a sidecar says that whoever is about to use its entry has to know.
+#[derive(Debug, Deserialize)]
+pub(super) struct Glance {
+    /// The system's shared libraries that its compiled code needs.
+    #[serde(default)]
+    pub(super) sonames: BTreeSet<String>,
+}
+
+impl Glance {
+    /// Believes what [`Sidecar::parse`] does. Where the checksum is right, so is all that is not looked at.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, SidecarError> {
+        if is_sealed(bytes) {
+            return Ok(serde_json::from_slice(bytes)?);
+        }
+        Sidecar::parse(bytes).map(|sidecar| Self { sonames: sidecar.sonames })
+    }
+}
+
 impl Sidecar {
     /// Reads a sidecar. One with the digest of a tree has a checksum, and that must be right; older ones, and those of
     /// other implementations, have neither.
     pub fn parse(bytes: &[u8]) -> Result<Self, SidecarError> {
         let sidecar: Self = serde_json::from_slice(bytes)?;
-        let is_sealed = || {
-            let start = bytes.len().checked_sub(64 + "\"\n}".len())?;
-            let (before, rest) = bytes.split_at(start);
-            let written: Sha256Digest = std::str::from_utf8(&rest[..64]).ok()?.parse().ok()?;
-            let is_last = before.ends_with(CHECKSUM.as_bytes()) && &rest[64..] == b"\"\n}";
-            Some(is_last && Sha256Digest::of(before) == written)
-        };
         let is_old = sidecar.tree.is_none() && sidecar.checksum.is_none();
-        if is_old || is_sealed() == Some(true) { Ok(sidecar) } else { Err(SidecarError::Checksum) }
+        if is_old || is_sealed(bytes) { Ok(sidecar) } else { Err(SidecarError::Checksum) }
     }
 
     /// Reads the sidecar of the tree at `tree`, if it is there and whole.
     pub fn of_tree(tree: &Path) -> Option<Self> {
         Self::parse(&read_small(&tree.with_extension("json")).ok()?).ok()
     }
+}
+
+/// Says whether a text ends with the right checksum of what is before it.
+fn is_sealed(bytes: &[u8]) -> bool {
+    let Some(start) = bytes.len().checked_sub(64 + "\"\n}".len()) else { return false };
+    let (before, rest) = bytes.split_at(start);
+    let written = std::str::from_utf8(&rest[..64]).ok().and_then(|text| text.parse::<Sha256Digest>().ok());
+    before.ends_with(CHECKSUM.as_bytes()) && &rest[64..] == b"\"\n}" && written == Some(Sha256Digest::of(before))
 }
 
 /// Returns the text of a sidecar: any JSON object, with the checksum at its end.
