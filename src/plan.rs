@@ -313,25 +313,29 @@ fn decide(dag: &mut Dag<Vertex>, mut keys: BTreeMap<PackageName, Arc<PackageKey>
     let inputs_first: Vec<VertexId> = dag.dependants_first().iter().rev().copied().collect();
     for id in inputs_first {
         let vertex = dag.op_mut(id);
-        let package = vertex.spec.package.clone();
-        let key = if matches!(vertex.spec.origin, Origin::Provided) {
-            known.provided(&package).map(|found| provided_key(&package, &found))
-        } else {
-            let recipe = vertex.spec.recipe.as_ref();
-            recipe
-                .filter(|recipe| recipe.inputs().iter().all(|name| keys.contains_key(*name)))
-                .map(|recipe| recipe.key(&keys))
-        };
-        (vertex.action, vertex.because) = action(vertex, key.as_ref(), known);
-        if outlook::is_built(vertex) {
-            measure(vertex, source_of(vertex, key.as_ref()), known);
+        if vertex.key.is_none() {
+            decide_one(vertex, &keys, known);
         }
-        if let Some(key) = key {
-            let key = Arc::new(key);
-            vertex.key = Some(Arc::clone(&key));
-            keys.insert(package, key);
-        }
+        keys.extend(vertex.key.iter().map(|key| (vertex.spec.package.clone(), Arc::clone(key))));
     }
+}
+
+/// Does it for one, given the keys of what it links to as far as they are known.
+fn decide_one(vertex: &mut Vertex, keys: &BTreeMap<PackageName, Arc<PackageKey>>, known: &impl Knowledge) {
+    let package = &vertex.spec.package;
+    let key = if matches!(vertex.spec.origin, Origin::Provided) {
+        known.provided(package).map(|found| provided_key(package, &found))
+    } else {
+        let recipe = vertex.spec.recipe.as_ref();
+        recipe
+            .filter(|recipe| recipe.inputs().iter().all(|name| keys.contains_key(*name)))
+            .map(|recipe| recipe.key(keys))
+    };
+    (vertex.action, vertex.because) = action(vertex, key.as_ref(), known);
+    if outlook::is_built(vertex) {
+        measure(vertex, source_of(vertex, key.as_ref()), known);
+    }
+    vertex.key = key.map(Arc::new);
 }
 
 fn action(vertex: &mut Vertex, key: Option<&PackageKey>, known: &impl Knowledge) -> (Action, String) {
@@ -398,20 +402,28 @@ fn measure(vertex: &mut Vertex, source: Option<Sha256Digest>, known: &impl Knowl
     }
 }
 
-/// Makes the vertices of entries, in their order. What is known of each source is read from the disk, so several at a time.
+/// Makes the vertices of entries, in their order, and decides of those that link to nothing. What is known of each is
+/// read from the disk, so several at a time.
 fn vertices(entries: &[Entry], host: &Host, settings: &Settings, known: &impl Knowledge) -> Vec<Vertex> {
     /// What takes as long as it takes to start a thread, and some more.
     const ENTRIES_PER_THREAD: usize = 40;
     const THREADS_MAX: usize = 4;
-    let of = |part: &[Entry]| part.iter().map(|entry| vertex(entry, host, settings, known)).collect::<Vec<_>>();
+    let of = |entry: &Entry| {
+        let mut vertex = vertex(entry, host, settings, known);
+        if vertex.spec.recipe.as_ref().is_some_and(|recipe| recipe.inputs().is_empty()) {
+            decide_one(&mut vertex, &BTreeMap::new(), known);
+        }
+        vertex
+    };
+    let all_of = |part: &[Entry]| part.iter().map(of).collect::<Vec<_>>();
     let n_threads = (entries.len() / ENTRIES_PER_THREAD).clamp(1, THREADS_MAX);
     let (own, rest) = entries.split_at(entries.len().div_ceil(n_threads));
     std::thread::scope(|scope| {
         let parts = rest.chunks(own.len().max(1));
-        let threads: Vec<_> = parts.map(|part| scope.spawn(move || of(part))).collect();
+        let threads: Vec<_> = parts.map(|part| scope.spawn(move || all_of(part))).collect();
         let more =
             threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        let mut all = of(own);
+        let mut all = all_of(own);
         more.for_each(|part| all.extend(part));
         all
     })

@@ -442,7 +442,7 @@ impl PackageOp {
         let source = key.reference().source;
         let earlier = self.workshop.store.sidecars(key.package(), source);
         let own = earlier.iter().find(|(config, ..)| *config == key.reference().config);
-        let lacking = own.map(|(_, _, sidecar)| self.workshop.store.lacking(sidecar)).unwrap_or_default();
+        let lacking = own.map(|(_, _, sidecar)| self.workshop.store.lacking(&sidecar.sonames)).unwrap_or_default();
         if !lacking.is_empty() {
             let because = format!("its build in the store needs {}, which this machine has not", lacking.join(", "));
             return How::Recompiled { because };

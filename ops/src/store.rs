@@ -55,10 +55,12 @@ use crate::link::{LinkMode, Linker};
 use crate::lock::{Attempt, Lock};
 use crate::package::PackageName;
 use crate::sonames::SystemLibraries;
+use ahead::Ahead;
 use lease::{Held, Lease};
 use manifest::Manifest;
 use staging::Staging;
 
+mod ahead;
 mod entry;
 mod evict;
 mod flush;
@@ -81,6 +83,7 @@ pub mod transfer;
 pub mod verify;
 mod writable;
 
+pub use ahead::LookAhead;
 pub use entry::{BrokenEntry, Depth, Problem};
 pub use evict::{EvictError, Evicted, Policy, Summary, What, evict, remove};
 pub use keys::Lead;
@@ -102,6 +105,7 @@ pub struct Store {
     description: String,
     staging: Mutex<Option<Staging>>,
     lease: Lease,
+    ahead: Ahead,
     flushes: flush::Flushes,
     /// Whether it is below another one, and so only read.
     is_base: bool,
@@ -223,6 +227,7 @@ impl Store {
             description: description.into(),
             staging: Mutex::new(None),
             lease: Lease::default(),
+            ahead: Ahead::default(),
             flushes: flush::Flushes::default(),
             is_base: false,
             bases: Vec::new(),
@@ -274,12 +279,14 @@ impl Store {
     }
 
     fn sidecar_path(&self, package: &PackageName, reference: Reference) -> PathBuf {
-        self.tree(package, reference).with_extension("json")
+        let mut path = self.tree(package, reference).into_os_string();
+        path.push(".json");
+        path.into()
     }
 
     fn lookup_here(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
         let tree = self.tree(package, reference);
-        (tree.with_extension("json").is_file() && tree.join("DESCRIPTION").is_file()).then_some(tree)
+        (self.sidecar_path(package, reference).is_file() && tree.join("DESCRIPTION").is_file()).then_some(tree)
     }
 
     fn configs_here(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {

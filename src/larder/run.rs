@@ -6,9 +6,12 @@ use std::time::Instant;
 
 use larder_graph::{Built, Dag, Job, JobOptions, OnFailure, Stop, VertexId};
 use larder_ops::blocking;
+use larder_ops::key::Reference;
 use larder_ops::library::Library;
 use larder_ops::lock;
-use larder_ops::op::{Commission, PackageOp};
+use larder_ops::op::{Commission, PackageOp, Workshop};
+use larder_ops::package::PackageName;
+use larder_ops::store::Depth;
 use larder_ops::wire::Graph;
 use tokio::task::JoinHandle;
 
@@ -19,7 +22,7 @@ use super::update::update;
 use super::{Access, Error, Larder, Request, trouble};
 use crate::event::Event;
 use crate::lockfile::Lockfile;
-use crate::plan::Vertex;
+use crate::plan::{Action, Plan, Vertex};
 use crate::report::{Report, RunOutcome};
 
 /// A run that is under way.
@@ -133,13 +136,7 @@ async fn with_engine(
 ) -> Result<Report, Error> {
     let Engine { solver, workshop } = engine;
     let store = &workshop.store;
-    let swept = Arc::clone(workshop);
-    blocking(move || {
-        swept.store.sweep();
-        Ok::<_, Error>(())
-    })
-    .await?;
-    let Some(library) = open(request, store.platform(), stop, emit).await? else {
+    let Some(library) = open(request, workshop, stop, emit).await? else {
         return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
     let (shared, place, prepare) = (Arc::clone(workshop), library.place().to_owned(), library.prepare());
@@ -167,6 +164,11 @@ async fn with_engine(
     let sources: Vec<_> = plan.sources().map(|(package, source)| (package.clone(), source)).collect();
     let leasing = Arc::clone(workshop);
     blocking(move || leasing.store.hold(sources.iter().map(|(package, source)| (package, *source)))).await?;
+    let (ahead, loads) = (store.ahead(), loads(&plan));
+    // Where every byte is looked at, that is no small thing to do beside the run.
+    if workshop.depth == Depth::Glance && !loads.is_empty() {
+        drop(tokio::task::spawn_blocking(ahead.work(Arc::clone(store), loads)));
+    }
     if let Err(error) = larder.blobs.create() {
         // A store that is there but cannot be written serves what it has; a download that finds no place says so.
         if !store.root().is_dir() {
@@ -212,6 +214,13 @@ async fn with_engine(
     Ok(report)
 }
 
+/// Returns what the store is asked to load, roughly in the order of that.
+fn loads(plan: &Plan) -> Vec<(PackageName, Reference)> {
+    let vertices = plan.dag.dependants_first().iter().rev().map(|id| plan.dag.op(*id));
+    let loads = vertices.filter(|vertex| vertex.action == Action::Load).filter_map(|vertex| vertex.key.as_ref());
+    loads.map(|key| (key.package().clone(), key.reference())).collect()
+}
+
 /// Brings all packages to their end, as part of what the solver has to do for others besides, and tells how it goes.
 /// What it came to is the sum of what is told of its vertices; the build is there if all went well.
 async fn solve<E: FnMut(Event)>(
@@ -239,23 +248,28 @@ async fn solve<E: FnMut(Event)>(
     built
 }
 
-/// Opens the library, and waits for whoever else is changing it, unless the run is stopped meanwhile.
+/// Opens the library, and waits for whoever else is changing it, unless the run is stopped meanwhile. What processes
+/// that have died left in the store is swept on the way.
 async fn open(
     request: &Request,
-    platform: &str,
+    workshop: &Arc<Workshop>,
     stop: &Stop,
     emit: &mut impl FnMut(Event),
 ) -> Result<Option<Library>, Error> {
-    let (path, for_platform) = (request.library.clone(), platform.to_owned());
-    let library = if let Some(library) = blocking(move || Library::try_open(&path, &for_platform)).await? {
+    let (path, shared) = (request.library.clone(), Arc::clone(workshop));
+    let try_open = move || {
+        shared.store.sweep();
+        Library::try_open(&path, shared.store.platform())
+    };
+    let library = if let Some(library) = blocking(try_open).await? {
         library
     } else {
         let holder = lock::shown(Library::holder(&request.library));
         let message = format!("waiting for {holder}, which changes {}", request.library.display());
         emit(Event::Warning { message });
-        let (path, for_platform) = (request.library.clone(), platform.to_owned());
+        let (path, shared) = (request.library.clone(), Arc::clone(workshop));
         tokio::select! {
-            library = blocking(move || Library::open(&path, &for_platform)) => library?,
+            library = blocking(move || Library::open(&path, shared.store.platform())) => library?,
             () = stop.requested() => return Ok(None),
         }
     };

@@ -38,8 +38,7 @@ impl StoreCache {
 /// Takes a tree from the store, if it is there and whole.
 pub(super) fn stored(store: &Store, depth: Depth, key: &PackageKey) -> Result<Option<Done>, BrokenEntry> {
     let (package, reference) = (key.package(), key.reference());
-    let Some(tree) = store.inspect(package, reference, depth)? else { return Ok(None) };
-    store.touch(package, reference);
+    let Some(tree) = store.load(package, reference, depth)? else { return Ok(None) };
     Ok(Some(Done { package: package.clone(), tree: Some(tree), how: How::Loaded, build: None }))
 }
 

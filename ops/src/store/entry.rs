@@ -10,6 +10,7 @@
 //! system is flushed once (`syncfs`), then the sidecar is written, flushed and named, and last its directory flushed.
 //! So after a loss of power, too, whoever finds a sidecar finds everything that it speaks of.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
@@ -19,7 +20,7 @@ use std::time::SystemTime;
 
 use super::manifest::{Item, Manifest, ManifestError};
 use super::scan::{self, Scan, Seen};
-use super::sidecar::seal;
+use super::sidecar::{Glance, seal};
 use super::{Sidecar, StagingDir, Store, StoreError};
 use crate::digest::Sha256Digest;
 use crate::fault::{self, fs};
@@ -146,8 +147,8 @@ impl Store {
         reference: Reference,
         depth: Depth,
     ) -> Result<Option<PathBuf>, BrokenEntry> {
-        let tree = self.tree(package, reference);
-        let bytes = read_small(&tree.with_extension("json"));
+        let (tree, sidecar_path) = (self.tree(package, reference), self.sidecar_path(package, reference));
+        let bytes = read_small(&sidecar_path);
         if bytes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(None);
         }
@@ -156,14 +157,14 @@ impl Store {
             return Ok(None);
         }
         let sidecar = bytes.map_err(|error| error.to_string());
-        let sidecar = sidecar.and_then(|bytes| Sidecar::parse(&bytes).map_err(|error| error.to_string()));
-        if sidecar.as_ref().is_ok_and(|sidecar| !self.lacking(sidecar).is_empty()) {
+        let sidecar = sidecar.and_then(|bytes| Glance::parse(&bytes).map_err(|error| error.to_string()));
+        if sidecar.as_ref().is_ok_and(|sidecar| !self.lacking(&sidecar.sonames).is_empty()) {
             return Ok(None);
         }
         let wrong = match depth {
             Depth::Full => self.examine(package, reference, scan::n_threads()).wrong,
             Depth::Glance => {
-                let unreadable = sidecar.err().map(|why| (tree.with_extension("json"), Problem::Unreadable(why)));
+                let unreadable = sidecar.err().map(|why| (sidecar_path, Problem::Unreadable(why)));
                 unreadable.into_iter().chain((!is_package).then(|| (tree.clone(), Problem::NotAPackage))).collect()
             }
         };
@@ -177,9 +178,9 @@ impl Store {
         }
     }
 
-    /// Returns which shared libraries an entry needs that this machine has not.
-    pub(crate) fn lacking<'a>(&self, sidecar: &'a Sidecar) -> Vec<&'a str> {
-        self.libraries.as_ref().map(|libraries| libraries.lacking(&sidecar.sonames)).unwrap_or_default()
+    /// Returns which of the shared libraries that an entry needs this machine has not.
+    pub(crate) fn lacking<'a>(&self, sonames: &'a BTreeSet<String>) -> Vec<&'a str> {
+        self.libraries.as_ref().map(|libraries| libraries.lacking(sonames)).unwrap_or_default()
     }
 
     /// Sets modes back if nothing but modes is wrong with an entry; says whether that is so.
