@@ -196,7 +196,31 @@ impl<O: Op<Output: fmt::Debug, Error: fmt::Debug>> fmt::Debug for Outcome<O> {
 /// # });
 /// ```
 pub struct Report<O: Op> {
-    settled: Box<[Option<Settled<O>>]>,
+    settled: SettledTable<O>,
+}
+
+/// How vertices ended, in the order in which they did: what is told one after the other lies side by side.
+pub(crate) struct SettledTable<O: Op> {
+    /// By vertex: its place. `u32::MAX`: none yet.
+    places: Vec<u32>,
+    settled: Vec<Settled<O>>,
+}
+
+impl<O: Op> SettledTable<O> {
+    pub(crate) fn new(n_vertices: usize) -> Self {
+        Self { places: vec![u32::MAX; n_vertices], settled: Vec::with_capacity(n_vertices) }
+    }
+
+    /// Takes in how a vertex ended, which it does once.
+    pub(crate) fn insert(&mut self, vertex: VertexId, settled: Settled<O>) -> &Settled<O> {
+        self.places[vertex.index()] = u32::try_from(self.settled.len()).expect("vertices are counted in 32 bits");
+        self.settled.push(settled);
+        &self.settled[self.settled.len() - 1]
+    }
+
+    fn get(&self, vertex: VertexId) -> Option<&Settled<O>> {
+        self.settled.get(self.places[vertex.index()] as usize)
+    }
 }
 
 impl<O: Op> Report<O> {
@@ -204,18 +228,21 @@ impl<O: Op> Report<O> {
     /// tell of was stopped before it came into play.
     pub fn of<V>(dag: &Dag<V>, mut told: HashMap<VertexId, Settled<O>>) -> Self {
         let unheard = || Settled { key: None, outcome: Outcome::Stopped, duration: Duration::ZERO };
-        let settled = dag.vertices().map(|vertex| Some(told.remove(&vertex).unwrap_or_else(unheard)));
-        Self::new(settled.collect())
+        let mut settled = SettledTable::new(dag.len());
+        for vertex in dag.vertices() {
+            settled.insert(vertex, told.remove(&vertex).unwrap_or_else(unheard));
+        }
+        Self::new(settled)
     }
 
     /// Takes over a table in which nothing is missing.
-    pub(crate) fn new(settled: Vec<Option<Settled<O>>>) -> Self {
-        Self { settled: settled.into() }
+    pub(crate) fn new(settled: SettledTable<O>) -> Self {
+        Self { settled }
     }
 
     /// Returns how `vertex` ended.
     pub fn settled(&self, vertex: VertexId) -> &Settled<O> {
-        self.settled[vertex.index()].as_ref().expect("a run ends when every vertex is settled")
+        self.settled.get(vertex).expect("a run ends when every vertex is settled")
     }
 
     /// Returns the result of `vertex`, if it has one.
@@ -225,7 +252,7 @@ impl<O: Op> Report<O> {
 
     /// Returns how every vertex ended, by index.
     pub fn iter(&self) -> impl Iterator<Item = (VertexId, &Settled<O>)> + '_ {
-        (0..self.settled.len()).map(VertexId::new).map(|vertex| (vertex, self.settled(vertex)))
+        (0..self.settled.places.len()).map(VertexId::new).map(|vertex| (vertex, self.settled(vertex)))
     }
 
     /// Returns the vertices that failed themselves, by index.
@@ -235,6 +262,6 @@ impl<O: Op> Report<O> {
 
     /// Says whether every vertex has its result.
     pub fn is_success(&self) -> bool {
-        self.iter().all(|(_, settled)| settled.outcome.output().is_some())
+        self.settled.settled.iter().all(|settled| settled.outcome.output().is_some())
     }
 }

@@ -13,11 +13,11 @@ use crate::core::event::{Note, What};
 use crate::core::node::{BuildId, Owner};
 use crate::dag::{Dag, VertexId};
 use crate::drive::{Driver, Sink};
-use crate::event::{Event, Report, Settled};
+use crate::event::{Event, Report, Settled, SettledTable};
 use crate::few::ById;
 use crate::op::Op;
 use crate::ready::JobId;
-use crate::stop::Stop;
+use crate::stop::{Bell, Stop};
 
 /// What a failure means for the vertices that do not depend on it.
 ///
@@ -82,11 +82,12 @@ pub async fn run<O: Op>(
     let mut driver = Driver::new(config.into());
     let n_vertices = dag.len();
     let mut sink = Run {
+        bell: stop.bell(),
         stop: stop.clone(),
         heard: 0,
         build: None,
         started_at: ById::default(),
-        settled: std::iter::repeat_with(|| None).take(n_vertices).collect(),
+        settled: SettledTable::new(n_vertices),
         is_finished: false,
         is_deaf: false,
         events,
@@ -123,12 +124,14 @@ pub async fn run<O: Op>(
 /// Keeps what the report will say.
 struct Run<O: Op, E> {
     stop: Stop,
+    /// That of the stop.
+    bell: Bell,
     /// The level of the stop that the core was told of.
     heard: u8,
     build: Option<BuildId>,
     /// Of what is not settled: when its first phase started.
     started_at: ById<VertexId, Instant>,
-    settled: Vec<Option<Settled<O>>>,
+    settled: SettledTable<O>,
     is_finished: bool,
     /// An op panicked: there is no more to tell.
     is_deaf: bool,
@@ -137,7 +140,7 @@ struct Run<O: Op, E> {
 
 impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
     fn before_start(&mut self, core: &mut Core<O>) {
-        let is_asked = self.heard < 2 && self.stop.is_requested();
+        let is_asked = self.heard < 2 && self.bell.has_rung();
         let asked = if is_asked { 1 + u8::from(self.stop.is_forced()) } else { 0 };
         if asked > self.heard
             && let Some(build) = self.build
@@ -164,7 +167,7 @@ impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
             What::Settled(outcome) => {
                 let key = core.key(note.node).cloned();
                 let duration = self.started_at.remove(&vertex).map_or(Duration::ZERO, |start| start.elapsed());
-                let settled = self.settled[vertex.index()].insert(Settled { key, outcome, duration });
+                let settled = self.settled.insert(vertex, Settled { key, outcome, duration });
                 (self.events)(Event::Settled { vertex, settled });
             }
             What::Found => {}

@@ -1,6 +1,11 @@
 //! Asking a run to end: first kindly, then at once.
 
-use tokio_util::sync::CancellationToken;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
+
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// A request to end, shared by everybody who holds a clone. It has two levels and is never taken back.
 ///
@@ -73,6 +78,43 @@ impl Stop {
     pub fn child(&self) -> Self {
         Self { request: self.request.child_token(), force: self.force.child_token() }
     }
+
+    /// Returns a bell that rings as soon as either level is asked for.
+    pub(crate) fn bell(&self) -> Bell {
+        let rung = Arc::new(Rung::default());
+        let mut requested = Box::pin(self.request.clone().cancelled_owned());
+        if requested.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::clone(&rung)))).is_ready() {
+            rung.wake_by_ref();
+        }
+        Bell { rung, _requested: requested }
+    }
+}
+
+/// A [`Stop`] for who looks before every step: a look costs a load, where a token takes a lock.
+pub(crate) struct Bell {
+    rung: Arc<Rung>,
+    /// What the token wakes as long as this is there.
+    _requested: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Bell {
+    /// Says whether either level was asked for.
+    pub(crate) fn has_rung(&self) -> bool {
+        self.rung.0.load(Ordering::Acquire)
+    }
+}
+
+#[derive(Default)]
+struct Rung(AtomicBool);
+
+impl Wake for Rung {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 #[cfg(test)]
@@ -87,5 +129,16 @@ mod tests {
         assert!(!parent.is_requested() && !child.is_requested());
         parent.force();
         assert!(child.is_requested() && child.is_forced());
+    }
+
+    #[test]
+    fn a_bell_rings_at_once_whoever_is_asked() {
+        let all = Stop::new();
+        let one = all.child();
+        let (mine, others) = (one.bell(), all.child().bell());
+        one.token().cancel();
+        assert!(mine.has_rung() && one.bell().has_rung() && !others.has_rung());
+        all.force();
+        assert!(others.has_rung());
     }
 }
