@@ -7,11 +7,6 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use petgraph::Direction;
-use petgraph::algo::toposort;
-use petgraph::graph::{DiGraph, NodeIndex};
-use petgraph::visit::EdgeRef;
-
 use crate::error::CycleError;
 
 /// Names one vertex of one [`Dag`]; handed out by [`DagBuilder::add`], counted from zero.
@@ -37,16 +32,6 @@ impl VertexId {
     /// Returns the vertex's place in the order in which vertices were added.
     pub fn index(self) -> usize {
         self.0.get() as usize - 1
-    }
-
-    fn node(self) -> NodeIndex {
-        NodeIndex::new(self.index())
-    }
-}
-
-impl From<NodeIndex> for VertexId {
-    fn from(node: NodeIndex) -> Self {
-        Self::new(node.index())
     }
 }
 
@@ -191,37 +176,78 @@ impl<O> DagBuilder<O> {
 
     /// Checks that no vertex needs itself and fixes the graph.
     pub fn build(self) -> Result<Dag<O>, CycleError> {
-        let edges = merge_parallel(self.ops.len(), self.edges);
-        let mut graph = DiGraph::with_capacity(self.ops.len(), edges.len());
-        for op in self.ops {
-            graph.add_node(op);
+        let n = self.ops.len();
+        let merged = merge_parallel(n, self.edges);
+        let dependants = Lists::new(n, merged.iter().map(|(dependant, edge)| (edge.input, (*dependant, edge.kind))));
+        let edges = Lists::new(n, merged.iter().copied());
+        let order = in_layers(&edges, &dependants)?;
+        Ok(Dag { ops: self.ops, edges, dependants, order, options: self.options })
+    }
+}
+
+/// A list for each vertex, all in one block: who goes along the vertices goes along the block.
+#[derive(Debug, Clone)]
+struct Lists<T> {
+    /// By vertex: the end of its list, which begins where the one before ends.
+    ends: Vec<u32>,
+    items: Vec<T>,
+}
+
+impl<T: Copy> Lists<T> {
+    /// Sorts items by vertex; those of one stay in order.
+    fn new(n_vertices: usize, items: impl Iterator<Item = (VertexId, T)> + Clone) -> Self {
+        let mut ends = vec![0_u32; n_vertices + 1];
+        for (vertex, _) in items.clone() {
+            ends[vertex.index() + 1] += 1;
         }
-        // petgraph walks a vertex's edges from the newest to the oldest.
-        for (dependant, edge) in edges.into_iter().rev() {
-            graph.add_edge(dependant.node(), edge.input.node(), (edge.output, edge.kind));
+        for place in 1..ends.len() {
+            ends[place] += ends[place - 1];
         }
-        match toposort(&graph, None) {
-            Ok(order) => Ok(Dag { order: in_layers(&graph, &order), graph, options: self.options }),
-            Err(cycle) => Err(cycle_through(&graph, cycle.node_id())),
+        let Some((_, first)) = items.clone().next() else { return Self { ends: ends.split_off(1), items: Vec::new() } };
+        let mut sorted = vec![first; ends[n_vertices] as usize];
+        for (vertex, item) in items {
+            // Where the list begins so far moves to its end.
+            let place = &mut ends[vertex.index()];
+            sorted[*place as usize] = item;
+            *place += 1;
         }
+        ends.pop();
+        Self { ends, items: sorted }
+    }
+
+    fn of(&self, vertex: VertexId) -> &[T] {
+        let start = vertex.index().checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.items[start as usize..self.ends[vertex.index()] as usize]
     }
 }
 
 /// Sorts vertices by the number of steps from the farthest dependant: what is built at about the same time is then near
 /// each other.
-fn in_layers<O>(graph: &DiGraph<O, (u32, EdgeKind)>, order: &[NodeIndex]) -> Vec<VertexId> {
-    let mut layers = vec![0_u32; order.len()];
-    for &node in order {
-        let below = layers[node.index()] + 1;
-        for input in graph.neighbors(node) {
-            let layer = &mut layers[input.index()];
-            *layer = below.max(*layer);
+fn in_layers(edges: &Lists<Edge>, dependants: &Lists<(VertexId, EdgeKind)>) -> Result<Vec<VertexId>, CycleError> {
+    let vertices = || (0..edges.ends.len()).map(VertexId::new);
+    let mut layers = vec![0_u32; vertices().len()];
+    let mut n_open: Vec<usize> = vertices().map(|vertex| dependants.of(vertex).len()).collect();
+    let mut todo: Vec<_> = vertices().filter(|vertex| n_open[vertex.index()] == 0).collect();
+    let mut n_sorted = 0;
+    while let Some(vertex) = todo.pop() {
+        n_sorted += 1;
+        let below = layers[vertex.index()] + 1;
+        for Edge { input, .. } in edges.of(vertex) {
+            layers[input.index()] = below.max(layers[input.index()]);
+            n_open[input.index()] -= 1;
+            if n_open[input.index()] == 0 {
+                todo.push(*input);
+            }
         }
     }
+    if n_sorted < layers.len() {
+        let is_left = |vertex: &VertexId| n_open[vertex.index()] > 0;
+        return Err(cycle_among(edges, dependants, is_left));
+    }
     // Read from its end, the order within a layer is that in which vertices were added.
-    let mut sorted: Vec<VertexId> = graph.node_indices().rev().map(VertexId::from).collect();
+    let mut sorted: Vec<VertexId> = vertices().rev().collect();
     sorted.sort_by_key(|vertex| layers[vertex.index()]);
-    sorted
+    Ok(sorted)
 }
 
 /// Keeps the first of several edges to the same output, with the strongest kind; sorted by dependant.
@@ -246,26 +272,36 @@ fn merge_parallel(n_vertices: usize, mut edges: Vec<(VertexId, Edge)>) -> Vec<(V
     merged
 }
 
-/// Returns a shortest cycle through `start`, which must lie on one.
-fn cycle_through<O>(graph: &DiGraph<O, (u32, EdgeKind)>, start: NodeIndex) -> CycleError {
+/// Returns a cycle among those left, each of which has a dependant that is left.
+fn cycle_among(
+    edges: &Lists<Edge>,
+    dependants: &Lists<(VertexId, EdgeKind)>,
+    is_left: impl Fn(&VertexId) -> bool,
+) -> CycleError {
+    let up = |vertex| dependants.of(vertex).iter().map(|(dependant, _)| *dependant).find(&is_left);
+    // As many steps as there are vertices lead onto a cycle, from wherever they begin.
+    let n = edges.ends.len();
+    let first = (0..n).map(VertexId::new).find(&is_left).expect("what is not sorted is left");
+    let start = (0..n).fold(first, |vertex, _| up(vertex).expect("it has a dependant that is left"));
+    // A shortest one through that vertex.
     let mut reached_from = HashMap::new();
     let mut queue = VecDeque::from([start]);
-    while let Some(node) = queue.pop_front() {
-        for input in graph.neighbors(node) {
-            reached_from.entry(input).or_insert_with(|| {
-                queue.push_back(input);
-                node
+    while let Some(vertex) = queue.pop_front() {
+        for Edge { input, .. } in edges.of(vertex) {
+            reached_from.entry(*input).or_insert_with(|| {
+                queue.push_back(*input);
+                vertex
             });
         }
     }
     let mut cycle = vec![start];
-    let mut node = reached_from[&start];
-    while node != start {
-        cycle.push(node);
-        node = reached_from[&node];
+    let mut vertex = reached_from[&start];
+    while vertex != start {
+        cycle.push(vertex);
+        vertex = reached_from[&vertex];
     }
     cycle[1..].reverse();
-    CycleError { cycle: cycle.into_iter().map(VertexId::from).collect() }
+    CycleError { cycle }
 }
 
 /// An acyclic graph of ops. An edge leads from a dependant to its input.
@@ -290,7 +326,9 @@ fn cycle_through<O>(graph: &DiGraph<O, (u32, EdgeKind)>, start: NodeIndex) -> Cy
 /// ```
 #[derive(Debug)]
 pub struct Dag<O> {
-    graph: DiGraph<O, (u32, EdgeKind)>,
+    ops: Vec<O>,
+    edges: Lists<Edge>,
+    dependants: Lists<(VertexId, EdgeKind)>,
     /// Every vertex before its inputs.
     order: Vec<VertexId>,
     /// Of those vertices that have any.
@@ -300,7 +338,7 @@ pub struct Dag<O> {
 impl<O> Dag<O> {
     /// Returns what `vertex` does.
     pub fn op(&self, vertex: VertexId) -> &O {
-        &self.graph[vertex.node()]
+        &self.ops[vertex.index()]
     }
 
     /// Returns what `vertex` needs itself, in the order in which the edges were added.
@@ -310,10 +348,7 @@ impl<O> Dag<O> {
 
     /// Returns what `vertex` needs itself and which output of it, in the order in which the edges were added.
     pub fn edges(&self, vertex: VertexId) -> impl Iterator<Item = Edge> + '_ {
-        self.graph.edges(vertex.node()).map(|edge| {
-            let (output, kind) = *edge.weight();
-            Edge { input: edge.target().into(), output, kind }
-        })
+        self.edges.of(vertex).iter().copied()
     }
 
     /// Returns the options of `vertex`, if it has any.
@@ -323,25 +358,24 @@ impl<O> Dag<O> {
 
     /// Returns what needs `vertex` itself, by index.
     pub fn dependants(&self, vertex: VertexId) -> impl Iterator<Item = (VertexId, EdgeKind)> + '_ {
-        self.graph
-            .edges_directed(vertex.node(), Direction::Incoming)
-            .map(|edge| (edge.source().into(), edge.weight().1))
+        self.dependants.of(vertex).iter().copied()
     }
 
     /// Returns the number of vertices.
     pub fn len(&self) -> usize {
-        self.graph.node_count()
+        self.ops.len()
     }
 
     /// Returns the op at a vertex, to be changed while the graph stays as it is.
     pub fn op_mut(&mut self, vertex: VertexId) -> &mut O {
-        &mut self.graph[vertex.node()]
+        &mut self.ops[vertex.index()]
     }
 
     /// Returns the same graph with other ops.
     pub fn map<P>(&self, mut op: impl FnMut(VertexId, &O) -> P) -> Dag<P> {
-        let graph = self.graph.map(|node, weight| op(VertexId::from(node), weight), |_, weight| *weight);
-        Dag { graph, order: self.order.clone(), options: self.options.clone() }
+        let ops = self.vertices().zip(&self.ops).map(|(vertex, known)| op(vertex, known)).collect();
+        let (edges, dependants) = (self.edges.clone(), self.dependants.clone());
+        Dag { ops, edges, dependants, order: self.order.clone(), options: self.options.clone() }
     }
 
     /// Says whether there is no vertex.
@@ -351,7 +385,7 @@ impl<O> Dag<O> {
 
     /// Returns every vertex, by index.
     pub fn vertices(&self) -> impl Iterator<Item = VertexId> + use<O> {
-        self.graph.node_indices().map(VertexId::from)
+        (0..self.len()).map(VertexId::new)
     }
 
     /// Returns every vertex, each before its inputs.
