@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
+use crate::core::node::BuildId;
 use crate::dag::{Dag, VertexId};
 use crate::error::BuildError;
 use crate::op::Op;
@@ -17,7 +18,10 @@ mod brake;
 use brake::Brake;
 
 /// One running phase. Never used twice.
+///
+/// Aligned as a half of it would be, so that the state of a node wastes no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(4))]
 pub(crate) struct FlightId(pub(crate) u64);
 
 /// What a solver's tasks send home besides their end.
@@ -26,12 +30,18 @@ pub(crate) struct Home<O: Op> {
     pub(crate) sub_builds: mpsc::UnboundedSender<SubBuild<O>>,
 }
 
+/// Where the flights of a build belong.
+pub(crate) struct Site<O: Op> {
+    pub(crate) build: BuildId,
+    pub(crate) dag: Arc<Dag<O>>,
+    pub(crate) home: Arc<Home<O>>,
+}
+
 struct Inner<O: Op> {
     flight: FlightId,
     vertex: VertexId,
-    dag: Arc<Dag<O>>,
+    site: Arc<Site<O>>,
     brake: Brake,
-    home: Arc<Home<O>>,
 }
 
 /// What an op may know of the build it is part of; cheap to clone into a blocking task.
@@ -84,9 +94,8 @@ pub struct Context<O: Op> {
 }
 
 impl<O: Op> Context<O> {
-    pub(crate) fn new(flight: FlightId, dag: Arc<Dag<O>>, vertex: VertexId, home: Arc<Home<O>>) -> Self {
-        let brake = Brake::default();
-        Self { inner: Arc::new(Inner { flight, vertex, dag, brake, home }) }
+    pub(crate) fn new(flight: FlightId, site: Arc<Site<O>>, vertex: VertexId) -> Self {
+        Self { inner: Arc::new(Inner { flight, vertex, site, brake: Brake::default() }) }
     }
 
     /// Returns the vertex this op stands at.
@@ -96,7 +105,7 @@ impl<O: Op> Context<O> {
 
     /// Tells of the work, for display. Never waits: when 1,024 reports are unread, this one is dropped.
     pub fn report(&self, progress: O::Progress) {
-        let _ = self.inner.home.progress.try_send((self.inner.flight, progress));
+        let _ = self.inner.site.home.progress.try_send((self.inner.flight, progress));
     }
 
     /// Returns the request to end, if it comes: when nobody wants the result any more.
@@ -115,19 +124,19 @@ impl<O: Op> Context<O> {
         dag: impl Into<Arc<Dag<O>>>,
         targets: &[VertexId],
     ) -> Result<Vec<O::Output>, BuildError<O::Error>> {
-        SubBuild::run(&self.inner.home, self.inner.flight, dag.into(), targets).await
+        SubBuild::run(&self.inner.site.home, self.inner.flight, dag.into(), targets).await
     }
 
     pub(crate) fn brake(&self) -> &Brake {
         &self.inner.brake
     }
 
-    pub(crate) fn dag(&self) -> &Arc<Dag<O>> {
-        &self.inner.dag
+    pub(crate) fn site(&self) -> &Arc<Site<O>> {
+        &self.inner.site
     }
 
     pub(crate) fn op(&self) -> &O {
-        self.inner.dag.op(self.inner.vertex)
+        self.inner.site.dag.op(self.inner.vertex)
     }
 }
 

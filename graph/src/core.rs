@@ -200,6 +200,10 @@ impl<O: Op> Core<O> {
         self.nodes.get(node)
     }
 
+    pub(crate) fn op_name(&self, node: NodeId) -> String {
+        self.nodes.get(node).map_or_else(String::new, |_| self.nodes.op(node).name())
+    }
+
     pub(crate) fn flight(&self, flight: FlightId) -> Option<&Flight<O>> {
         self.flights.get(&flight)
     }

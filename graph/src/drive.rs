@@ -233,9 +233,7 @@ impl<O: Op> Core<O> {
         let chain = self.chain(first);
         let root = chain.last().and_then(|root| self.node(*root));
         let failure = root.and_then(|root| root.more.as_ref()?.failure.clone());
-        let named = |node| -> (VertexId, String) {
-            (self.vertex_in(id, node), self.node(node).map_or_else(String::new, |node| node.op().name()))
-        };
+        let named = |node| -> (VertexId, String) { (self.vertex_in(id, node), self.op_name(node)) };
         match failure {
             Some(failure) => Err(BuildError::Failed { chain: chain.into_iter().map(named).collect(), failure }),
             None => Err(BuildError::Cancelled),

@@ -33,7 +33,8 @@ impl<O: Op> Core<O> {
             let node = &self.nodes[node_id];
             let Some(key) = self.key(node_id) else { continue };
             // What a cache map named besides is needed for its key.
-            let edges = node.dag.edges(node.vertex).map(|edge| (edge.output, edge.kind));
+            let dag = &self.nodes.site(node_id).dag;
+            let edges = dag.edges(node.vertex).map(|edge| (edge.output, edge.kind));
             let edges = edges.chain(std::iter::repeat((0, EdgeKind::Keyed)));
             let keys = self.nodes.inputs(node_id).iter().map(|input| self.key(*input));
             let inputs = keys.zip(edges).filter_map(|(input, (output, kind))| {
@@ -49,7 +50,7 @@ impl<O: Op> Core<O> {
                 source: source.and_then(|record| record.source.clone()),
             });
             let is_target = node.hold(id).is_some_and(|hold| hold.is_target);
-            let options = node.dag.options(node.vertex);
+            let options = dag.options(node.vertex);
             let is_exported = !options.is_some_and(|options| options.is_never_exported);
             let place = *places.entry(key.clone()).or_insert_with(|| {
                 let (links, inputs) = (Vec::new(), inputs);

@@ -6,7 +6,7 @@ use super::event::What;
 use super::known::KeyId;
 use super::node::{BuildId, Drain, Ending, Flight, Node, NodeId, Owner, Role, Stage, State};
 use super::{Core, Done, Item, Kept, Start, Step, Work};
-use crate::context::{Below, Context, FlightId, Inputs, Late};
+use crate::context::{Below, Context, FlightId, Inputs, Late, Site};
 use crate::dag::{Dag, VertexId};
 use crate::error::Failure;
 use crate::event::Outcome;
@@ -29,7 +29,7 @@ impl<O: Op> Core<O> {
             };
             let cost = |item: &Item| match item {
                 Item::Node(node, _) if nodes[*node].state == State::Queued(Stage::Execute) => {
-                    nodes[*node].op().weight().max(1)
+                    nodes.op(*node).weight().max(1)
                 }
                 Item::Node(..) | Item::Content(_) => 1,
                 // It was counted when it began.
@@ -78,8 +78,7 @@ impl<O: Op> Core<O> {
             }
         }
         let work = self.work(id, stage);
-        let node = &self.nodes[id];
-        let place = (Arc::clone(&node.dag), node.vertex, node.home);
+        let place = (Arc::clone(self.nodes.site(id)), self.nodes[id].vertex);
         let phase = self.phase(id, stage);
         let start = self.take_off(Role::Node(stage), phase, place, key, demand, work);
         self.flights.get_mut(&start.flight).expect("it has just begun").attached.push(id);
@@ -99,7 +98,7 @@ impl<O: Op> Core<O> {
             Stage::Query => {
                 let tried = node.more.iter().flat_map(|more| &more.tried);
                 let earlier = tried.map(|(key, _)| key.clone()).collect();
-                let probe = if node.asks_again { None } else { node.probe.as_ref().map(|(key, _)| key) };
+                let probe = if node.asks_again { None } else { node.probe.as_ref().map(|probe| &probe.0) };
                 let own = || node.key.map(|key| &self.keys[key]);
                 let key = probe.or_else(own).cloned().expect("a query is for a map's key or the final one");
                 node.asks_again = false;
@@ -119,8 +118,7 @@ impl<O: Op> Core<O> {
 
     /// Collects what an op is given: its direct inputs, and what is below them if it is complete.
     fn inputs(&self, id: NodeId) -> Inputs<O> {
-        let node = &self.nodes[id];
-        Inputs::new(Arc::clone(&node.dag), node.vertex, self.below(id))
+        Inputs::new(Arc::clone(&self.nodes.site(id).dag), self.nodes[id].vertex, self.below(id))
     }
 
     /// Collects the results of a node's own inputs, which must have them.
@@ -128,12 +126,12 @@ impl<O: Op> Core<O> {
         let inputs = self.nodes.inputs(id);
         let (edges, late) = inputs.split_at(inputs.len() - self.nodes[id].n_late());
         let made = |input: &Node<O>| Arc::clone(input.made.as_ref().expect("what is below has its result"));
-        let of = &self.nodes[id];
-        let late = late.iter().map(|late| {
-            let late = &self.nodes[*late];
-            let place = match late.hold(of.home).and_then(|hold| hold.vertex) {
-                Some(vertex) => (Arc::clone(&of.dag), vertex),
-                None => (Arc::clone(&late.dag), late.vertex),
+        let site = self.nodes.site(id);
+        let late = late.iter().map(|id| {
+            let late = &self.nodes[*id];
+            let place = match late.hold(site.build).and_then(|hold| hold.vertex) {
+                Some(vertex) => (Arc::clone(&site.dag), vertex),
+                None => (Arc::clone(&self.nodes.site(*id).dag), late.vertex),
             };
             Late { made: made(late), place }
         });
@@ -144,7 +142,7 @@ impl<O: Op> Core<O> {
         &mut self,
         role: Role,
         phase: Phase,
-        place: (Arc<Dag<O>>, VertexId, BuildId),
+        place: (Arc<Site<O>>, VertexId),
         key: Option<(KeyId, bool)>,
         demand: Demand,
         work: Work<O>,
@@ -155,15 +153,14 @@ impl<O: Op> Core<O> {
             self.airborne.insert(key, id);
             self.keys.share(key.0);
         }
-        let (dag, vertex, home) = place;
-        let context = Context::new(id, dag, vertex, Arc::clone(&self.home));
+        let (site, vertex) = place;
+        let context = Context::new(id, site, vertex);
         let start = Start { flight: id, context: context.clone(), work };
         let flight = Flight {
             role,
             phase,
             attached: Few::new(),
             context,
-            home,
             key,
             is_doomed: false,
             parked: Vec::new(),
@@ -402,7 +399,7 @@ impl<O: Op> Core<O> {
         if flight.n_sub_builds > 0 {
             return true;
         }
-        let home = flight.home;
+        let home = flight.context.site().build;
         let demand = self.ready.demand(&flight.context.op().resources(flight.phase));
         let flight = &self.flights[&id];
         let job = flight.attached.first().and_then(|node| self.wanting(*node).first().map(|build| self.job(*build)));

@@ -6,9 +6,10 @@ use std::sync::Arc;
 
 use super::known::Keys;
 use super::lists::{Chain, Chains, Slice};
-use super::node::{Build, BuildId, Hold, Node, NodeId, Nodes, Owner, State, Wants};
+use super::node::{Build, BuildId, Hold, Node, NodeId, Nodes, Owner, SiteId, State, Wants};
 use super::{Core, Step, event::What};
 use crate::cache::{Cache, Combined, MemoryCache};
+use crate::context::Site;
 use crate::dag::{Dag, VertexId};
 use crate::few::{ById, Few};
 use crate::op::Op;
@@ -38,8 +39,10 @@ impl<O: Op> Core<O> {
         // In the order in which they are likely to start.
         let all = || dag.dependants_first().iter().rev().copied();
         let targets: Vec<_> = if wants_all { all().collect() } else { targets.to_vec() };
+        let site = Site { build: id, dag: Arc::clone(&dag), home: Arc::clone(&self.home) };
         let build = Build {
             owner,
+            site: self.nodes.add_site(site),
             nodes: vec![None; dag.len()],
             dag,
             held: Vec::new(),
@@ -78,7 +81,7 @@ impl<O: Op> Core<O> {
         if roots.iter().all(|root| of.nodes[root.index()].is_some()) {
             return;
         }
-        let (dag, mut nodes) = (Arc::clone(&of.dag), std::mem::take(&mut of.nodes));
+        let (dag, site, mut nodes) = (Arc::clone(&of.dag), of.site, std::mem::take(&mut of.nodes));
         // By vertex that is new: the work of the longest chain of dependants.
         let mut after: Vec<Option<u64>> = vec![None; dag.len()];
         for root in roots.iter().filter(|root| nodes[root.index()].is_none()) {
@@ -106,7 +109,7 @@ impl<O: Op> Core<O> {
             let Some(priority) = after[vertex.index()] else { continue };
             inputs.clear();
             inputs.extend(dag.edges(vertex).map(|edge| nodes[edge.input.index()].expect("inputs come first")));
-            let node = self.intern(build, &dag, vertex, &inputs, priority);
+            let node = self.intern((build, site), &dag, vertex, &inputs, priority);
             nodes[vertex.index()] = Some(node);
         }
         self.builds.get_mut(&build).expect("it was found above").nodes = nodes;
@@ -114,8 +117,8 @@ impl<O: Op> Core<O> {
 
     fn intern(
         &mut self,
-        build: BuildId,
-        dag: &Arc<Dag<O>>,
+        (build, site): (BuildId, SiteId),
+        dag: &Dag<O>,
         vertex: VertexId,
         inputs: &[NodeId],
         priority: u64,
@@ -150,31 +153,30 @@ impl<O: Op> Core<O> {
         holds.push(Hold { build, vertex: Some(vertex), wants: Wants::NOTHING, is_target: false, is_told: false });
         let cache = self.cache_of(dag, vertex);
         let mut node = Node {
-            dag: Arc::clone(dag),
-            vertex,
-            home: build,
+            holds,
+            priority,
             state: State::Idle,
             ticket: 0,
-            holds,
-            inputs: Slice::default(),
-            dependants: Chain::default(),
             n_missing,
             n_incomplete,
-            map_index: 0,
-            is_last_map: false,
+            key: None,
+            vertex,
+            site,
             is_exhausted: false,
             asks_again: false,
             ignores_cache,
             is_fresh: false,
-            lost_to,
-            priority,
-            key: None,
-            listed: None,
-            probe: None,
             made: None,
+            probe: None,
             keying: None,
-            waiters: Chain::default(),
             more: None,
+            inputs: Slice::default(),
+            dependants: Chain::default(),
+            waiters: Chain::default(),
+            lost_to,
+            map_index: 0,
+            is_last_map: false,
+            listed: None,
         };
         if cache.is_some() {
             node.more().cache = cache;
@@ -256,14 +258,14 @@ impl<O: Op> Core<O> {
             held.holds.retain(|hold| hold.build != id);
             if held.holds.is_empty() {
                 gone.push(node);
-            } else if held.home == id {
+            } else if held.site == build.site {
                 // The op of any other graph that has this vertex is as good.
                 if let Some((home, vertex)) = held.holds.iter().find_map(|hold| Some((hold.build, hold.vertex?))) {
-                    (held.home, held.vertex) = (home, vertex);
-                    held.dag = Arc::clone(&self.builds[&home].dag);
+                    self.nodes.move_to(node, self.builds[&home].site, vertex);
                 }
             }
         }
+        self.nodes.release_site(build.site);
         self.forget(gone);
         self.work_off();
     }
@@ -314,7 +316,8 @@ impl<O: Op> Core<O> {
     pub(super) fn unlist(&mut self, id: NodeId) {
         self.unlist_key(id);
         let node = &self.nodes[id];
-        if let Some(identity) = Self::identity(&node.dag, node.vertex, node.ignores_cache, self.nodes.inputs(id))
+        if let Some(identity) =
+            Self::identity(&self.nodes.site(id).dag, node.vertex, node.ignores_cache, self.nodes.inputs(id))
             && self.by_identity.get(&identity) == Some(&id)
         {
             self.by_identity.remove(&identity);

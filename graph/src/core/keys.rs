@@ -8,7 +8,7 @@ use super::{Core, Done, Start, Step, Work};
 use crate::cache::Found;
 use crate::dag::VertexId;
 use crate::error::{CycleError, Failure};
-use crate::op::{CacheMap, Op, Part, Phase};
+use crate::op::{CacheMap, Need, Op, Part, Phase};
 use crate::ready::{Demand, Entry};
 
 impl<O: Op> Core<O> {
@@ -73,13 +73,18 @@ impl<O: Op> Core<O> {
         map: &mut CacheMap<O::Key>,
         flight: &Flight<O>,
     ) -> Result<Option<Needed>, Failure<O::Error>> {
-        let (dag, vertex, build) = (flight.context.dag(), flight.context.vertex(), &flight.home);
+        let (site, vertex) = (flight.context.site(), flight.context.vertex());
+        let (dag, build) = (&site.dag, &site.build);
         if let Some(need) = map.needs().iter().find(|need| !dag.contains(need.input)) {
             return Err(Failure::UnknownInput(need.input));
         }
         let needs = map.take_needs();
-        let by_key = needs.iter().map(|need| need.content.is_none().then_some(need.input));
-        if self.nodes[id].n_late() == 0 && dag.edges(vertex).map(|edge| Some(edge.input)).eq(by_key) {
+        let inputs = self.nodes.inputs(id);
+        // Looked up at the inputs, which are looked at next anyway, and not in the graph, which may be far.
+        let is_named = |(need, input): (&Need, &NodeId)| {
+            need.content.is_none() && need.input == self.nodes[*input].vertex && self.nodes.home(*input) == *build
+        };
+        if needs.len() == inputs.len() && needs.iter().zip(inputs).all(is_named) {
             return Ok(Some(Needed::Inputs));
         }
         let nodes = self.nodes.inputs(id).iter().copied();
@@ -91,7 +96,7 @@ impl<O: Op> Core<O> {
                 needed.push((edges[place].1, need.content));
                 continue;
             }
-            if self.nodes[id].home != *build || !self.builds.contains_key(build) {
+            if self.nodes.home(id) != *build || !self.builds.contains_key(build) {
                 return Ok(None);
             }
             self.take_in(*build, &[need.input]);
@@ -166,10 +171,10 @@ impl<O: Op> Core<O> {
         let node = &mut self.nodes[id];
         node.is_last_map = is_last;
         let may_ask = has_cache && !node.ignores_cache && !has_fresh;
-        let is_known = node.probe.as_ref().is_some_and(|(probe, _)| *probe == key);
+        let is_known = node.probe.as_ref().is_some_and(|probe| probe.0 == key);
         node.is_fresh |= node.ignores_cache || (has_fresh && !is_content);
-        if !is_known && let Some(probe) = node.probe.replace((key, is_content)) {
-            node.more().tried.push(probe);
+        if !is_known && let Some(probe) = node.probe.replace(Box::new((key, is_content))) {
+            node.more().tried.push(*probe);
         }
         // The caches were just asked for this very key, if it is known.
         if may_ask && !is_known {
@@ -180,7 +185,7 @@ impl<O: Op> Core<O> {
     }
 
     fn next_map(&mut self, id: NodeId) {
-        self.nodes[id].map_index += 1;
+        self.nodes[id].map_index = self.nodes[id].map_index.saturating_add(1);
         self.set(id, State::Idle);
         if self.nodes[id].is_last_map {
             return self.exhausted(id);
@@ -216,8 +221,8 @@ impl<O: Op> Core<O> {
             let Some(last) = node.probe.take() else { return self.fail(id, Failure::NoCacheMap) };
             let tried = node.more.iter().flat_map(|more| &more.tried);
             // A content key is a way to find a result, not its name: that would change with what is below.
-            let own = std::iter::once(&last).chain(tried.clone().rev()).find(|(_, is_content)| !is_content);
-            let own = own.or_else(|| tried.clone().next()).unwrap_or(&last).0.clone();
+            let own = std::iter::once(&*last).chain(tried.clone().rev()).find(|(_, is_content)| !is_content);
+            let own = own.or_else(|| tried.clone().next()).unwrap_or(&*last).0.clone();
             if own != last.0 {
                 node.probe = Some(last);
             }
@@ -352,7 +357,7 @@ impl<O: Op> Core<O> {
         let content = &self.contents[&id];
         let node = &self.nodes[content.input];
         let demand = match content.state {
-            ContentState::Digesting => self.ready.demand(&node.op().resources(Phase::Content)),
+            ContentState::Digesting => self.ready.demand(&self.nodes.op(content.input).resources(Phase::Content)),
             _ => Demand::default(),
         };
         let job = node.holds.first().map(|hold| self.job(hold.build)).expect("a node is held");
@@ -377,7 +382,7 @@ impl<O: Op> Core<O> {
             }
             (state, _) => unreachable!("{state:?} does not start"),
         };
-        let place = (Arc::clone(&node.dag), node.vertex, node.home);
+        let place = (Arc::clone(self.nodes.site(content.input)), node.vertex);
         self.take_off(Role::Content(id), phase, place, None, demand, work)
     }
 
@@ -418,7 +423,7 @@ impl<O: Op> Core<O> {
         let Some(content) = self.contents.remove(&id) else { return };
         for (waiter, ticket) in content.waiters {
             if self.is_keying(waiter, ticket) {
-                let home = self.nodes[waiter].home;
+                let home = self.nodes.home(waiter);
                 self.fail(waiter, failure(self.vertex_in(home, content.input)));
             }
         }

@@ -49,8 +49,9 @@ pub(crate) enum List {
     Landed,
 }
 
-/// A node's place in a list.
+/// A node's place in a list, in as few bytes as there are.
 #[derive(Debug, Clone, Copy)]
+#[repr(Rust, packed)]
 pub(crate) struct Listed {
     list: List,
     before: Option<NodeId>,

@@ -2,6 +2,7 @@
 //! allocation of its own.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 /// Lists whose items are side by side.
 pub(crate) struct Slices<T> {
@@ -72,9 +73,15 @@ pub(crate) struct Chains<T> {
     free: Vec<u32>,
 }
 
-/// One list of [`Chains`]: the place of its last item.
+/// One list of [`Chains`]: the place of its last item, counted from one.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Chain(Option<u32>);
+pub(crate) struct Chain(Option<NonZeroU32>);
+
+impl Chain {
+    fn last(self) -> Option<u32> {
+        self.0.map(|last| last.get() - 1)
+    }
+}
 
 /// How far a walk along a chain has come.
 #[derive(Debug, Clone, Copy)]
@@ -97,16 +104,16 @@ impl<T: Copy> Chains<T> {
             self.links.push((item, 0));
             narrow(self.links.len() - 1)
         });
-        let first = match chain.0 {
+        let first = match chain.last() {
             Some(last) => std::mem::replace(&mut self.links[last as usize].1, place),
             None => place,
         };
         self.links[place as usize] = (item, first);
-        chain.0 = Some(place);
+        chain.0 = NonZeroU32::new(place + 1);
     }
 
     pub(crate) fn pop_first(&mut self, chain: &mut Chain) -> Option<T> {
-        let last = chain.0?;
+        let last = chain.last()?;
         let first = self.links[last as usize].1;
         let (item, second) = self.links[first as usize];
         self.links[last as usize].1 = second;
@@ -122,8 +129,8 @@ impl<T: Copy> Chains<T> {
 
     /// Starts at a chain's beginning. What is pushed to the chain meanwhile is not visited.
     pub(crate) fn walk(&self, chain: Chain) -> Walk {
-        let next = chain.0.map(|last| self.links[last as usize].1);
-        Walk { next, last: chain.0.unwrap_or_default() }
+        let next = chain.last().map(|last| self.links[last as usize].1);
+        Walk { next, last: chain.last().unwrap_or_default() }
     }
 
     pub(crate) fn next(&self, walk: &mut Walk) -> Option<T> {

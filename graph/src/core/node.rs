@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::known::{KeyId, Keys, Listed};
 use super::lists::{Chain, Slice};
-pub(crate) use super::nodes::{NodeId, Nodes};
+pub(crate) use super::nodes::{NodeId, Nodes, SiteId};
 use crate::cache::{Cache, Record};
 use crate::context::{Context, FlightId, Made};
 use crate::dag::{Dag, VertexId};
@@ -113,28 +113,25 @@ pub(crate) enum Ending {
     HasNone,
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; where the node is, is the state")]
+/// Two lines of the CPU's cache, whatever the op. All that changes in a node when its inputs settle is in the first one: in
+/// a large graph that is the first look at it since long, and each further line would be another wait.
+#[repr(C, align(64))]
 pub(crate) struct Node<O: Op> {
-    /// Where the op stands: in the graph of one of the builds that hold the node.
-    pub(crate) dag: Arc<Dag<O>>,
-    pub(crate) vertex: VertexId,
-    pub(crate) home: BuildId,
+    pub(crate) holds: Few<Hold>,
+    /// The work, from this node's own to the end of the longest chain of dependants.
+    pub(crate) priority: u64,
     pub(crate) state: State,
     /// Counts changes of state; what was filed under another number is out of date.
     pub(crate) ticket: u32,
-    pub(crate) holds: Few<Hold>,
-    /// See [`Nodes::inputs`].
-    pub(super) inputs: Slice,
-    /// See [`Nodes::dependants`].
-    pub(super) dependants: Chain,
     /// Inputs that have no result.
     pub(crate) n_missing: u32,
     /// Inputs that are not complete. Zero and a result: the node is complete.
     pub(crate) n_incomplete: u32,
-    /// The cache map it is at.
-    pub(crate) map_index: u32,
-    /// The cache map it is at says that it is the last one.
-    pub(crate) is_last_map: bool,
+    /// What dependants build their keys from. Never changes.
+    pub(crate) key: Option<KeyId>,
+    /// Where the op stands: in the graph of one of the builds that hold the node.
+    pub(crate) vertex: VertexId,
+    pub(super) site: SiteId,
     /// There are no more cache maps.
     pub(crate) is_exhausted: bool,
     /// Since no cache had the result, another node came to have it.
@@ -143,23 +140,28 @@ pub(crate) struct Node<O: Op> {
     pub(crate) ignores_cache: bool,
     /// The key stands for a result that must be made anew.
     pub(crate) is_fresh: bool,
-    /// The failed node because of which this one never gets complete; itself, if it failed itself.
-    pub(crate) lost_to: Option<NodeId>,
-    /// The work, from this node's own to the end of the longest chain of dependants.
-    pub(crate) priority: u64,
-    /// What dependants build their keys from. Never changes.
-    pub(crate) key: Option<KeyId>,
-    /// Among the nodes with the same key.
-    pub(crate) listed: Option<Listed>,
-    /// The latest cache map's key, as long as there is no final one; and whether that map needs a content.
-    pub(crate) probe: Option<(O::Key, bool)>,
+    // The second line begins here.
     pub(crate) made: Option<Arc<Made<O>>>,
+    /// The latest cache map's key, as long as there is no final one; and whether that map needs a content.
+    pub(crate) probe: Option<Box<(O::Key, bool)>>,
     /// The map of a node that is `Keying`, with the nodes that it names.
     pub(crate) keying: Option<Box<Keying<O::Key>>>,
-    /// Who waits for the final key.
-    pub(crate) waiters: Chain,
     /// What few nodes have.
     pub(crate) more: Option<Box<More<O>>>,
+    /// See [`Nodes::inputs`].
+    pub(super) inputs: Slice,
+    /// See [`Nodes::dependants`].
+    pub(super) dependants: Chain,
+    /// Who waits for the final key.
+    pub(crate) waiters: Chain,
+    /// The failed node because of which this one never gets complete; itself, if it failed itself.
+    pub(crate) lost_to: Option<NodeId>,
+    /// The cache map it is at.
+    pub(crate) map_index: u16,
+    /// The cache map it is at says that it is the last one.
+    pub(crate) is_last_map: bool,
+    /// Among the nodes with the same key.
+    pub(crate) listed: Option<Listed>,
 }
 
 pub(crate) struct More<O: Op> {
@@ -179,10 +181,6 @@ pub(crate) struct More<O: Op> {
 }
 
 impl<O: Op> Node<O> {
-    pub(crate) fn op(&self) -> &O {
-        self.dag.op(self.vertex)
-    }
-
     pub(crate) fn hold(&self, build: BuildId) -> Option<&Hold> {
         self.holds.iter().find(|hold| hold.build == build)
     }
@@ -220,7 +218,7 @@ impl<O: Op> Node<O> {
         let own = self.key.map(|key| &keys[key]);
         let tried = self.more.iter().flat_map(|more| &more.tried).map(|(key, _)| key);
         let mut links: Vec<O::Key> = Vec::new();
-        for key in tried.chain(self.probe.as_ref().map(|(key, _)| key)) {
+        for key in tried.chain(self.probe.as_ref().map(|probe| &probe.0)) {
             if own != Some(key) && !links.contains(key) {
                 links.push(key.clone());
             }
@@ -277,6 +275,7 @@ pub(crate) enum Drain {
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own; where the build is, is the drain")]
 pub(crate) struct Build<O: Op> {
     pub(crate) owner: Owner,
+    pub(crate) site: SiteId,
     pub(crate) dag: Arc<Dag<O>>,
     /// By vertex: its node, if the targets may need it.
     pub(crate) nodes: Vec<Option<NodeId>>,
@@ -315,9 +314,8 @@ pub(crate) struct Flight<O: Op> {
     pub(crate) phase: Phase,
     /// Whom it works for; for a content, nobody.
     pub(crate) attached: Few<NodeId>,
-    /// What its op knows; it stands in the graph of the build `home`.
+    /// What its op knows.
     pub(crate) context: Context<O>,
-    pub(crate) home: BuildId,
     /// What it brings, for others who want the same; and whether it must be made anew.
     pub(crate) key: Option<(KeyId, bool)>,
     /// Nobody wanted it any more, and it was asked to end.
@@ -358,4 +356,15 @@ pub(crate) enum ContentState<K> {
     /// The op is to digest it, or does so.
     Digesting,
     Known(K),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Scripted;
+
+    #[test]
+    fn a_node_takes_two_lines_of_the_cpus_cache() {
+        assert_eq!(size_of::<Option<Node<Scripted>>>(), 128);
+    }
 }

@@ -2,9 +2,12 @@
 
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
+use std::sync::Arc;
 
 use super::lists::{Chains, Slices, Walk};
-use super::node::Node;
+use super::node::{BuildId, Node};
+use crate::context::Site;
+use crate::dag::VertexId;
 use crate::op::Op;
 
 /// A vertex as the solver knows it: one for all builds that have it.
@@ -32,11 +35,19 @@ pub(crate) struct Nodes<O: Op> {
     free: Vec<(NodeId, u32)>,
     inputs: Slices<NodeId>,
     dependants: Chains<NodeId>,
+    /// Each with the number of its nodes, and one more as long as its build is there.
+    sites: Vec<Option<(Arc<Site<O>>, u32)>>,
+    free_sites: Vec<SiteId>,
 }
+
+/// Where nodes stand: a number instead of a pointer, since very many nodes share very few sites.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SiteId(u32);
 
 impl<O: Op> Nodes<O> {
     pub(crate) fn new() -> Self {
-        Self { places: Vec::new(), free: Vec::new(), inputs: Slices::new(), dependants: Chains::new() }
+        let (inputs, dependants) = (Slices::new(), Chains::new());
+        Self { places: Vec::new(), free: Vec::new(), inputs, dependants, sites: Vec::new(), free_sites: Vec::new() }
     }
 
     pub(crate) fn reserve(&mut self, n_nodes: usize, n_edges: usize) {
@@ -48,6 +59,7 @@ impl<O: Op> Nodes<O> {
     /// Adds a node, which becomes a dependant of its inputs.
     pub(crate) fn insert(&mut self, mut node: Node<O>, inputs: &[NodeId]) -> NodeId {
         node.inputs = self.inputs.insert(inputs);
+        self.share_site(node.site);
         let id = if let Some((id, ticket)) = self.free.pop() {
             node.ticket = ticket;
             self.places[id.index()] = Some(node);
@@ -78,9 +90,57 @@ impl<O: Op> Nodes<O> {
     pub(crate) fn remove(&mut self, id: NodeId) -> Option<Node<O>> {
         let mut node = self.places[id.index()].take()?;
         self.inputs.remove(node.inputs);
+        self.release_site(node.site);
         while self.dependants.pop_first(&mut node.dependants).is_some() {}
         self.free.push((id, node.ticket.wrapping_add(1)));
         Some(node)
+    }
+
+    /// Adds a site, to be [released](Self::release_site) with its build.
+    pub(crate) fn add_site(&mut self, site: Site<O>) -> SiteId {
+        let id = self.free_sites.pop().unwrap_or_else(|| {
+            self.sites.push(None);
+            SiteId(u32::try_from(self.sites.len() - 1).expect("builds are counted in 32 bits"))
+        });
+        self.sites[id.0 as usize] = Some((Arc::new(site), 1));
+        id
+    }
+
+    fn share_site(&mut self, id: SiteId) {
+        self.sites[id.0 as usize].as_mut().expect("a site is there as long as it has nodes").1 += 1;
+    }
+
+    pub(crate) fn release_site(&mut self, id: SiteId) {
+        let place = &mut self.sites[id.0 as usize];
+        let (_, n_users) = place.as_mut().expect("a site is there as long as it has nodes");
+        *n_users -= 1;
+        if *n_users == 0 {
+            *place = None;
+            self.free_sites.push(id);
+        }
+    }
+
+    /// Lets a node stand elsewhere.
+    pub(crate) fn move_to(&mut self, id: NodeId, site: SiteId, vertex: VertexId) {
+        self.share_site(site);
+        let node = &mut self[id];
+        let left = std::mem::replace(&mut node.site, site);
+        node.vertex = vertex;
+        self.release_site(left);
+    }
+
+    /// Returns where a node stands.
+    pub(crate) fn site(&self, id: NodeId) -> &Arc<Site<O>> {
+        &self.sites[self[id].site.0 as usize].as_ref().expect("a site is there as long as it has nodes").0
+    }
+
+    /// Returns the build in whose graph a node stands.
+    pub(crate) fn home(&self, id: NodeId) -> BuildId {
+        self.site(id).build
+    }
+
+    pub(crate) fn op(&self, id: NodeId) -> &O {
+        self.site(id).dag.op(self[id].vertex)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -125,6 +185,13 @@ impl<O: Op> Nodes<O> {
             self.dependants.push(&mut dependants, dependant);
         }
         self[id].dependants = dependants;
+    }
+}
+
+impl<O: Op> Drop for Nodes<O> {
+    /// Dependants first: a result that they hold last is near to where they were.
+    fn drop(&mut self) {
+        while self.places.pop().is_some() {}
     }
 }
 

@@ -78,8 +78,7 @@ impl<O: Op> Core<O> {
     }
 
     fn start_if_ready(&mut self, id: NodeId, reach: Reach) {
-        let node = &self.nodes[id];
-        if node.state == State::Waiting && node.op().reach() == reach && self.is_ready(id) {
+        if self.nodes[id].state == State::Waiting && self.nodes.op(id).reach() == reach && self.is_ready(id) {
             self.enqueue(id, Stage::Execute);
         }
     }

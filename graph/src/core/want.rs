@@ -189,9 +189,8 @@ impl<O: Op> Core<O> {
 
     /// Returns the failed node without whose result this one cannot execute.
     pub(super) fn blocked_by(&self, id: NodeId) -> Option<NodeId> {
-        let node = &self.nodes[id];
-        match node.op().reach() {
-            Reach::Closure => node.lost_to,
+        match self.nodes.op(id).reach() {
+            Reach::Closure => self.nodes[id].lost_to,
             Reach::Direct => {
                 let inputs = self.nodes.inputs(id).iter().map(|input| &self.nodes[*input]);
                 inputs.filter(|input| input.state == State::Settled(Ending::HasNone)).find_map(|input| input.lost_to)
@@ -201,7 +200,7 @@ impl<O: Op> Core<O> {
 
     pub(super) fn is_ready(&self, id: NodeId) -> bool {
         let node = &self.nodes[id];
-        match node.op().reach() {
+        match self.nodes.op(id).reach() {
             Reach::Closure => node.n_incomplete == 0,
             Reach::Direct => node.n_missing == 0,
         }
@@ -212,7 +211,7 @@ impl<O: Op> Core<O> {
         let node = &self.nodes[id];
         match node.state {
             State::Waiting => {
-                let wants = if node.op().reach() == Reach::Closure { Wants::COMPLETE } else { Wants::RESULT };
+                let wants = if self.nodes.op(id).reach() == Reach::Closure { Wants::COMPLETE } else { Wants::RESULT };
                 let steps = self.nodes.inputs(id).iter().map(|input| Step::Want(build, *input, wants));
                 self.agenda.extend(steps);
             }
@@ -237,13 +236,12 @@ impl<O: Op> Core<O> {
         self.set(id, State::Queued(stage));
         let node = &self.nodes[id];
         let phase = self.phase(id, stage);
-        let op = node.op();
-        let demand = self.ready.demand(&op.resources(phase));
+        let demand = self.ready.demand(&self.nodes.op(id).resources(phase));
         let live = node.holds.iter().filter(|hold| !hold.wants.is_empty());
         let live = live.filter(|hold| self.builds.get(&hold.build).is_some_and(|build| build.drain.is_none()));
         let Some(job) = live.map(|hold| self.job(hold.build)).next() else { return self.rest(id) };
         // Where nothing else decides, the vertex that was added first goes first.
-        let tie = u64::from(node.home.0) << 32 | u64::try_from(node.vertex.index()).unwrap_or(u64::MAX);
+        let tie = u64::from(self.nodes.home(id).0) << 32 | u64::try_from(node.vertex.index()).unwrap_or(u64::MAX);
         let (priority, item) = (node.priority, Item::Node(id, node.ticket));
         self.ready.push(job, Entry { priority, tie, demand, item });
     }

@@ -29,7 +29,7 @@ impl<O: Op> Core<O> {
             Kept::No(error) => return self.tell_cache_failed(id, error),
             Kept::Underway(writing) => writing,
         };
-        let place = (Arc::clone(flight.context.dag()), flight.context.vertex(), flight.home);
+        let place = (Arc::clone(flight.context.site()), flight.context.vertex());
         let start = self.take_off(Role::Write, flight.phase, place, None, None, Work::Write(writing));
         let key = self.nodes[id].key;
         let result = key.zip(result.cloned());
