@@ -5,8 +5,9 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::known::Keys;
-use super::lists::{Chain, Chains, Slice};
+use super::lists::{Chain, Chains};
 use super::node::{Build, BuildId, Hold, Node, NodeId, Nodes, Owner, SiteId, State, Wants};
+use super::nodes::NodeInputs;
 use super::{Core, Step, event::What};
 use crate::cache::{Cache, Combined, MemoryCache};
 use crate::context::Site;
@@ -170,7 +171,7 @@ impl<O: Op> Core<O> {
             probe: None,
             keying: None,
             more: None,
-            inputs: Slice::default(),
+            inputs: NodeInputs::NONE,
             dependants: Chain::default(),
             waiters: Chain::default(),
             lost_to,

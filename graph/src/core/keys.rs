@@ -62,7 +62,7 @@ impl<O: Op> Core<O> {
     }
 
     fn without_key(&self, id: NodeId) -> Option<NodeId> {
-        self.nodes[id].lost_to.filter(|_| self.has_none(id))
+        if self.has_none(id) { self.nodes[id].lost_to } else { None }
     }
 
     /// Finds the nodes that a map names, and makes those that are no inputs yet into some; from then on the map itself

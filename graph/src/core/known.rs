@@ -35,7 +35,7 @@ pub(crate) struct Keys<K> {
 
 struct Known<K> {
     key: K,
-    n_users: u32,
+    n_users: NonZeroU32,
     /// The first of the nodes in each [`List`].
     listed: [Option<NodeId>; 2],
 }
@@ -84,7 +84,7 @@ impl<K: Eq + Hash> Keys<K> {
         }
         let id = free.pop().unwrap_or_else(|| KeyId::new(known.len()));
         ids.insert_unique(hash, id, |id| hasher.hash_one(of(id)));
-        let new = Some(Known { key, n_users: 1, listed: [None, None] });
+        let new = Some(Known { key, n_users: NonZeroU32::MIN, listed: [None, None] });
         match known.get_mut(id.index()) {
             Some(place) => *place = new,
             None => known.push(new),
@@ -94,13 +94,14 @@ impl<K: Eq + Hash> Keys<K> {
 
     /// One more has the key.
     pub(crate) fn share(&mut self, id: KeyId) {
-        self.known_mut(id).n_users += 1;
+        let known = self.known_mut(id);
+        known.n_users = known.n_users.saturating_add(1);
     }
 
     pub(crate) fn release(&mut self, id: KeyId) {
         let known = self.known_mut(id);
-        known.n_users -= 1;
-        if known.n_users > 0 {
+        if let Some(n_users) = NonZeroU32::new(known.n_users.get() - 1) {
+            known.n_users = n_users;
             return;
         }
         let hash = self.hasher.hash_one(Some(&self[id]));

@@ -24,10 +24,6 @@ impl<T: Copy> Slices<T> {
         Self { items: Vec::new(), free: HashMap::new(), n_used: 0 }
     }
 
-    pub(crate) fn reserve(&mut self, n_items: usize) {
-        self.items.reserve(n_items);
-    }
-
     pub(crate) fn insert(&mut self, items: &[T]) -> Slice {
         if items.is_empty() {
             return Slice::default();
@@ -61,6 +57,15 @@ impl<T: Copy> Slices<T> {
 }
 
 impl Slice {
+    pub(crate) fn at(start: u32, len: u32) -> Self {
+        Self { start, len }
+    }
+
+    /// Returns start and length.
+    pub(crate) fn parts(self) -> (u32, u32) {
+        (self.start, self.len)
+    }
+
     fn range(self) -> std::ops::Range<usize> {
         self.start as usize..self.start as usize + self.len as usize
     }

@@ -4,7 +4,8 @@ use std::ops::{BitOr, BitOrAssign, Sub};
 use std::sync::Arc;
 
 use super::known::{KeyId, Keys, Listed};
-use super::lists::{Chain, Slice};
+use super::lists::Chain;
+use super::nodes::NodeInputs;
 pub(crate) use super::nodes::{NodeId, Nodes, SiteId};
 use crate::cache::{Cache, Record};
 use crate::context::{Context, FlightId, Made};
@@ -115,7 +116,7 @@ pub(crate) enum Ending {
 
 /// Two lines of the CPU's cache, whatever the op. All that changes in a node when its inputs settle is in the first one: in
 /// a large graph that is the first look at it since long, and each further line would be another wait.
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(crate) struct Node<O: Op> {
     pub(crate) holds: Few<Hold>,
     /// The work, from this node's own to the end of the longest chain of dependants.
@@ -149,7 +150,7 @@ pub(crate) struct Node<O: Op> {
     /// What few nodes have.
     pub(crate) more: Option<Box<More<O>>>,
     /// See [`Nodes::inputs`].
-    pub(super) inputs: Slice,
+    pub(super) inputs: NodeInputs,
     /// See [`Nodes::dependants`].
     pub(super) dependants: Chain,
     /// Who waits for the final key.

@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 use std::sync::Arc;
 
-use super::lists::{Chains, Slices, Walk};
+use super::lists::{Chains, Slice, Slices, Walk};
 use super::node::{BuildId, Node};
 use crate::context::Site;
 use crate::dag::VertexId;
@@ -19,12 +19,29 @@ impl NodeId {
     pub(crate) const NONE: Self = Self(NonZeroU32::MAX);
 
     fn new(index: usize) -> Self {
-        let number = u32::try_from(index + 1).ok().and_then(NonZeroU32::new);
-        Self(number.expect("nodes are counted in 32 bits"))
+        let number = u32::try_from(index + 1).ok().filter(|number| *number < MANY);
+        Self(number.and_then(NonZeroU32::new).expect("nodes are counted in 31 bits"))
     }
 
     fn index(self) -> usize {
         self.0.get() as usize - 1
+    }
+}
+
+/// The inputs of one node: up to two are in place, since most vertices of most graphs have no more. Of more it is where
+/// they are: the slice's start, counted from one, and its length, as two numbers the second of which no node has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NodeInputs([NodeId; 2]);
+
+/// What is added to the length.
+const MANY: u32 = 1 << 31;
+
+impl NodeInputs {
+    pub(super) const NONE: Self = Self([NodeId::NONE; 2]);
+
+    fn slice(self) -> Option<Slice> {
+        let [start, len] = self.0.map(|number| number.0.get());
+        (len >= MANY && len < u32::MAX).then(|| Slice::at(start - 1, len - MANY))
     }
 }
 
@@ -50,15 +67,15 @@ impl<O: Op> Nodes<O> {
         Self { places: Vec::new(), free: Vec::new(), inputs, dependants, sites: Vec::new(), free_sites: Vec::new() }
     }
 
+    /// Makes room, as far as it is sure that it will be needed.
     pub(crate) fn reserve(&mut self, n_nodes: usize, n_edges: usize) {
         self.places.reserve(n_nodes.saturating_sub(self.free.len()));
-        self.inputs.reserve(n_edges);
         self.dependants.reserve(n_edges);
     }
 
     /// Adds a node, which becomes a dependant of its inputs.
     pub(crate) fn insert(&mut self, mut node: Node<O>, inputs: &[NodeId]) -> NodeId {
-        node.inputs = self.inputs.insert(inputs);
+        node.inputs = self.keep(inputs);
         self.share_site(node.site);
         let id = if let Some((id, ticket)) = self.free.pop() {
             node.ticket = ticket;
@@ -72,6 +89,24 @@ impl<O: Op> Nodes<O> {
             self.add_dependant(input, id);
         }
         id
+    }
+
+    fn keep(&mut self, inputs: &[NodeId]) -> NodeInputs {
+        NodeInputs(match *inputs {
+            [] => [NodeId::NONE; 2],
+            [one] => [one, NodeId::NONE],
+            [one, other] => [one, other],
+            _ => {
+                let (start, len) = self.inputs.insert(inputs).parts();
+                [start + 1, len + MANY].map(|n| NodeId(NonZeroU32::new(n).expect("both are more than zero")))
+            }
+        })
+    }
+
+    fn forget_inputs(&mut self, inputs: NodeInputs) {
+        if let Some(slice) = inputs.slice() {
+            self.inputs.remove(slice);
+        }
     }
 
     fn add_dependant(&mut self, input: NodeId, dependant: NodeId) {
@@ -89,7 +124,7 @@ impl<O: Op> Nodes<O> {
 
     pub(crate) fn remove(&mut self, id: NodeId) -> Option<Node<O>> {
         let mut node = self.places[id.index()].take()?;
-        self.inputs.remove(node.inputs);
+        self.forget_inputs(node.inputs);
         self.release_site(node.site);
         while self.dependants.pop_first(&mut node.dependants).is_some() {}
         self.free.push((id, node.ticket.wrapping_add(1)));
@@ -149,15 +184,20 @@ impl<O: Op> Nodes<O> {
 
     /// Returns the inputs of a node, in the order of the graph's edges, then the late ones.
     pub(crate) fn inputs(&self, id: NodeId) -> &[NodeId] {
-        self.inputs.get(self[id].inputs)
+        let inputs = &self[id].inputs;
+        match inputs.0 {
+            [NodeId::NONE, _] => &[],
+            [_, NodeId::NONE] => &inputs.0[..1],
+            _ => inputs.slice().map_or(&inputs.0, |slice| self.inputs.get(slice)),
+        }
     }
 
     /// Adds a late input.
     pub(crate) fn add_input(&mut self, id: NodeId, input: NodeId) {
         let mut inputs = self.inputs(id).to_vec();
         inputs.push(input);
-        self.inputs.remove(self[id].inputs);
-        self[id].inputs = self.inputs.insert(&inputs);
+        self.forget_inputs(self[id].inputs);
+        self[id].inputs = self.keep(&inputs);
         self.add_dependant(input, id);
     }
 
