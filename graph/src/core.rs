@@ -48,6 +48,7 @@ mod lists;
 pub(crate) mod node;
 mod nodes;
 mod settle;
+mod table;
 mod want;
 mod write;
 

@@ -4,10 +4,9 @@ use std::hash::{BuildHasher, Hash, RandomState};
 use std::num::NonZeroU32;
 use std::ops::Index;
 
-use hashbrown::HashTable;
-
 use super::Core;
 use super::node::NodeId;
+use super::table::Table;
 use crate::op::Op;
 
 /// A key that some node or flight has.
@@ -27,7 +26,7 @@ impl KeyId {
 
 /// Keys by number and by value.
 pub(crate) struct Keys<K> {
-    ids: HashTable<KeyId>,
+    ids: Table,
     known: Vec<Option<Known<K>>>,
     free: Vec<KeyId>,
     hasher: RandomState,
@@ -60,7 +59,7 @@ pub(crate) struct Listed {
 
 impl<K: Eq + Hash> Keys<K> {
     pub(crate) fn new() -> Self {
-        Self { ids: HashTable::new(), known: Vec::new(), free: Vec::new(), hasher: RandomState::new() }
+        Self { ids: Table::new(), known: Vec::new(), free: Vec::new(), hasher: RandomState::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -68,22 +67,21 @@ impl<K: Eq + Hash> Keys<K> {
     }
 
     pub(crate) fn reserve(&mut self, n: usize) {
-        let (known, hasher) = (&self.known, &self.hasher);
-        self.ids.reserve(n, |id| hasher.hash_one(known[id.index()].as_ref().map(|known| &known.key)));
+        self.ids.reserve(n);
         self.known.reserve(n.saturating_sub(self.free.len()));
     }
 
     /// Returns the number of a key, to be [released](Self::release) by who no longer has it.
     pub(crate) fn take(&mut self, key: K) -> KeyId {
         let Self { ids, known, free, hasher } = self;
-        let of = |id: &KeyId| known[id.index()].as_ref().map(|known| &known.key);
-        let hash = hasher.hash_one(Some(&key));
-        if let Some(id) = ids.find(hash, |id| of(id) == Some(&key)).copied() {
+        let hash = hasher.hash_one(&key);
+        let is_it = |id| known[KeyId(id).index()].as_ref().is_some_and(|known| known.key == key);
+        let id = free.last().copied().unwrap_or_else(|| KeyId::new(known.len()));
+        if let Some(id) = ids.find_or_insert(hash, is_it, id.0).map(KeyId) {
             self.share(id);
             return id;
         }
-        let id = free.pop().unwrap_or_else(|| KeyId::new(known.len()));
-        ids.insert_unique(hash, id, |id| hasher.hash_one(of(id)));
+        free.pop();
         let new = Some(Known { key, n_users: NonZeroU32::MIN, listed: [None, None] });
         match known.get_mut(id.index()) {
             Some(place) => *place = new,
@@ -104,10 +102,7 @@ impl<K: Eq + Hash> Keys<K> {
             known.n_users = n_users;
             return;
         }
-        let hash = self.hasher.hash_one(Some(&self[id]));
-        if let Ok(entry) = self.ids.find_entry(hash, |known| *known == id) {
-            entry.remove();
-        }
+        self.ids.remove(self.hasher.hash_one(&self[id]), id.0);
         self.known[id.index()] = None;
         self.free.push(id);
         if self.ids.is_empty() {

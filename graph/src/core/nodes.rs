@@ -41,7 +41,7 @@ impl NodeInputs {
 
     fn slice(self) -> Option<Slice> {
         let [start, len] = self.0.map(|number| number.0.get());
-        (len >= MANY && len < u32::MAX).then(|| Slice::at(start - 1, len - MANY))
+        (MANY..u32::MAX).contains(&len).then(|| Slice::at(start - 1, len - MANY))
     }
 }
 
