@@ -1,5 +1,5 @@
 //! What the solver itself costs, in memory: see `max alloc`. Per vertex a job is to hold less than 400 bytes; at 1,000,000
-//! it is 392 for a run with its report, 299 for a job, and 215 more if the job keeps its history.
+//! it is 342 for a run with its report, 244 for a job, and 216 more if the job keeps its history.
 //!
 //!     cargo bench -p larder-graph --bench memory
 //!
