@@ -140,10 +140,10 @@ async fn with_engine(
         return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
     let (shared, place, prepare) = (Arc::clone(workshop), library.place().to_owned(), library.prepare());
-    let preparing = tokio::spawn(blocking(move || {
+    let preparing = tokio::task::spawn_blocking(move || {
         shared.store.register(&place);
         prepare();
-    }));
+    });
     let beside = larder.beside(lockfile, request, store, Access::Hold)?;
     let plan = larder.plan_asking(lockfile, request, store, library.record(), beside.as_ref()).await?;
     emit(Event::Plan {
