@@ -178,6 +178,7 @@ impl<O> DagBuilder<O> {
     pub fn build(self) -> Result<Dag<O>, CycleError> {
         let n = self.ops.len();
         let merged = merge_parallel(n, self.edges);
+        assert!(u32::try_from(merged.len()).is_ok(), "edges are counted in 32 bits");
         let dependants = Lists::new(n, merged.iter().map(|(dependant, edge)| (edge.input, (*dependant, edge.kind))));
         let edges = Lists::new(n, merged.iter().copied());
         let order = in_layers(&edges, &dependants)?;

@@ -105,8 +105,8 @@ pub async fn run<O: Op>(
         assert!(!driver.is_idle(), "the solver is stuck: {:?}", driver.core.census());
         tokio::select! {
             biased;
-            () = stop.requested(), if sink.heard == 0 => {}
-            () = stop.forced(), if sink.heard < 2 => {}
+            () = stop.requested(), if sink.heard == 0 => sink.bell.ring(),
+            () = stop.forced(), if sink.heard < 2 => sink.bell.ring(),
             arrival = driver.arrival() => driver.take_in(arrival, &mut sink),
         }
     }
@@ -140,8 +140,11 @@ struct Run<O: Op, E> {
 
 impl<O: Op, E: FnMut(Event<'_, O>)> Sink<O> for Run<O, E> {
     fn before_start(&mut self, core: &mut Core<O>) {
-        let is_asked = self.heard < 2 && self.bell.has_rung();
-        let asked = if is_asked { 1 + u8::from(self.stop.is_forced()) } else { 0 };
+        let asked = match &self.stop {
+            _ if self.heard == 2 || !self.bell.has_rung() => 0,
+            stop if stop.is_forced() => 2,
+            stop => u8::from(stop.is_requested()),
+        };
         if asked > self.heard
             && let Some(build) = self.build
         {

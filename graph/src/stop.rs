@@ -98,9 +98,14 @@ pub(crate) struct Bell {
 }
 
 impl Bell {
-    /// Says whether either level was asked for.
+    /// Says whether either level may have been asked for.
     pub(crate) fn has_rung(&self) -> bool {
         self.rung.0.load(Ordering::Acquire)
+    }
+
+    /// Rings for who has heard before the token came to wake it.
+    pub(crate) fn ring(&self) {
+        self.rung.wake_by_ref();
     }
 }
 

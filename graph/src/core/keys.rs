@@ -185,9 +185,11 @@ impl<O: Op> Core<O> {
     }
 
     fn next_map(&mut self, id: NodeId) {
-        self.nodes[id].map_index = self.nodes[id].map_index.saturating_add(1);
+        // Of an op with more maps than can be counted the last of those is the last one.
+        let next = self.nodes[id].map_index.checked_add(1);
+        self.nodes[id].map_index = next.unwrap_or(u16::MAX);
         self.set(id, State::Idle);
-        if self.nodes[id].is_last_map {
+        if self.nodes[id].is_last_map || next.is_none() {
             return self.exhausted(id);
         }
         self.agenda.push_back(Step::Pursue(id));

@@ -367,5 +367,6 @@ mod tests {
     #[test]
     fn a_node_takes_two_lines_of_the_cpus_cache() {
         assert_eq!(size_of::<Option<Node<Scripted>>>(), 128);
+        assert_eq!(std::mem::offset_of!(Node<Scripted>, made), 64);
     }
 }

@@ -74,6 +74,9 @@ impl Table {
 
     /// Returns where a number is, or else where it is to be put. There is a free slot as soon as there is any.
     fn place(&self, hash: u64, is_it: impl Fn(NonZeroU32) -> bool) -> Result<usize, usize> {
+        if self.slots.is_empty() {
+            return Err(0);
+        }
         let mut place = self.home(hash);
         while self.slots[place] != 0 {
             let slot = self.slots[place];
