@@ -13,7 +13,7 @@ use larder_ops::op::{Commission, PackageOp, Workshop};
 use larder_ops::package::PackageName;
 use larder_ops::store::Depth;
 use larder_ops::wire::Graph;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 use super::engine::Engine;
 use super::journal::Events;
@@ -110,7 +110,9 @@ pub(super) async fn run(
 ) -> Result<Report, Error> {
     let start = Instant::now();
     let engine = larder.engine();
-    let report = with_engine(&engine, larder, lockfile, request, &stop, &mut emit).await;
+    let mut meanwhile = JoinSet::new();
+    let report = with_engine(&engine, larder, lockfile, request, &stop, &mut meanwhile, &mut emit).await;
+    all_of(&mut meanwhile).await;
     // Whoever hears that the run is over may begin another one on the same library.
     engine.leave().await;
     // The library is complete by now: only the process waits for this.
@@ -132,6 +134,7 @@ async fn with_engine(
     lockfile: &Lockfile,
     request: &Request,
     stop: &Stop,
+    meanwhile: &mut JoinSet<()>,
     emit: &mut impl FnMut(Event),
 ) -> Result<Report, Error> {
     let Engine { solver, workshop } = engine;
@@ -140,7 +143,7 @@ async fn with_engine(
         return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
     let (shared, place, prepare) = (Arc::clone(workshop), library.place().to_owned(), library.prepare());
-    let preparing = tokio::task::spawn_blocking(move || {
+    meanwhile.spawn_blocking(move || {
         shared.store.register(&place);
         prepare();
     });
@@ -167,7 +170,7 @@ async fn with_engine(
     let (ahead, loads) = (store.ahead(), loads(&plan));
     // Where every byte is looked at, that is no small thing to do beside the run.
     if workshop.depth == Depth::Glance && !loads.is_empty() {
-        drop(tokio::task::spawn_blocking(ahead.work(Arc::clone(store), loads)));
+        meanwhile.spawn_blocking(ahead.work(Arc::clone(store), loads));
     }
     if let Err(error) = larder.blobs.create() {
         // A store that is there but cannot be written serves what it has; a download that finds no place says so.
@@ -204,7 +207,8 @@ async fn with_engine(
         || request.on_failure == OnFailure::KeepGoing && request.reference.is_none()
     {
         // An evictor has to know of the library before anything is linked into it.
-        preparing.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        drop(ahead);
+        all_of(meanwhile).await;
         let updated = update(larder, request, &plan, &done, library, &mut report, emit).await;
         match updated.map_err(|error| trouble::in_place(error, store, Some(&request.library))) {
             Err(Error::Machine(trouble)) => report.end_by(trouble),
@@ -212,6 +216,13 @@ async fn with_engine(
         }
     }
     Ok(report)
+}
+
+/// Waits for what is done beside a run.
+async fn all_of(meanwhile: &mut JoinSet<()>) {
+    while let Some(done) = meanwhile.join_next().await {
+        done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    }
 }
 
 /// Returns what the store is asked to load, roughly in the order of that.

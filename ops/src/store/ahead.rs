@@ -74,6 +74,13 @@ impl Ahead {
     }
 }
 
+impl Store {
+    /// Forgets what was found of an entry that is no longer what it was.
+    pub(super) fn forget_ahead(&self, package: &PackageName, reference: Reference) {
+        while self.ahead.take(package, reference).is_some() {}
+    }
+}
+
 impl LookAhead {
     /// Returns the work of looking at these entries one after the other, which ends when the run does. What is not
     /// whole is left to whoever loads it, who sees it again and can say so.
@@ -126,5 +133,20 @@ mod tests {
         ahead.work(Arc::clone(&store), entries)();
         fs::rename(&tree, &hidden).unwrap();
         assert_eq!(load(), Ok(None), "what was overtaken is not kept");
+    }
+
+    #[test]
+    fn what_is_released_or_set_aside_after_a_look_is_not_loaded() {
+        let shop = Shop::new();
+        let keys = ["released", "aside"].map(|package| key(package, &[]));
+        keys.iter().for_each(|key| drop(shop.publish(key)));
+        let store = Arc::new(Store::open(shop.store.root(), shop.store.platform(), ""));
+        let ahead = store.ahead();
+        ahead.work(Arc::clone(&store), keys.iter().map(|key| (key.package().clone(), key.reference())).collect())();
+        store.release(&keys[0]).unwrap();
+        store.set_aside(keys[1].package(), keys[1].reference(), &"a test").unwrap();
+        for key in &keys {
+            assert_eq!(store.load(key.package(), key.reference(), Depth::Glance), Ok(None), "{}", key.package());
+        }
     }
 }

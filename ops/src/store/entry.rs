@@ -277,6 +277,7 @@ impl Store {
         why: &dyn fmt::Display,
     ) -> io::Result<PathBuf> {
         let tree = self.tree(package, reference);
+        self.forget_ahead(package, reference);
         // The sidecar first: without it the rest is no entry.
         let parts = [(tree.with_extension("json"), "sidecar.json"), (tree.clone(), "tree")];
         let parts = parts.into_iter().chain([(tree.with_extension("files"), "tree.files")]);

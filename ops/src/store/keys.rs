@@ -91,6 +91,7 @@ impl Store {
             keys.released.insert(config);
         });
         let aside = self.stage()?;
+        self.forget_ahead(package, reference);
         // Without its sidecar it is no entry.
         fs::remove_file(self.sidecar_path(package, reference))?;
         fs::rename(&tree, aside.path().join("released"))?;

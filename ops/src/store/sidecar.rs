@@ -36,7 +36,8 @@ pub(super) struct Glance {
 }
 
 impl Glance {
-    /// Believes what [`Sidecar::parse`] does. Where the checksum is right, so is all that is not looked at.
+    /// Believes what [`Sidecar::parse`] does, and besides, where the checksum is right, that all is well which is not
+    /// looked at: whoever wrote it meant it so.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, SidecarError> {
         if is_sealed(bytes) {
             return Ok(serde_json::from_slice(bytes)?);
