@@ -197,11 +197,12 @@ impl Library {
     /// Returns work that may be done beside others before the library changes, and keeps others from changing it until
     /// then: if it holds nothing yet, it is written down for which platform it is. What fails is tried again later.
     pub fn prepare(&self) -> impl FnOnce() + Send + 'static {
-        let (root, record, lease) = (self.root.clone(), self.record.clone(), self.lease());
-        let holds_nothing = self.place.generations.is_none() && record.packages().is_empty();
+        let holds_nothing = self.place.generations.is_none() && self.record.packages().is_empty();
+        let empty = holds_nothing.then(|| (self.root.clone(), self.record.clone(), self.lease()));
         move || {
-            let _lease = lease;
-            if holds_nothing && !record.has_platform(&root) {
+            if let Some((root, record, _lease)) = empty
+                && !record.has_platform(&root)
+            {
                 let _ = record.flush_platform(&root).and_then(Written::take_place);
             }
         }
@@ -246,9 +247,12 @@ impl Library {
         builds: impl IntoIterator<Item = (PackageName, Reference)>,
     ) -> Result<(), LibraryError> {
         let root = &self.root;
-        let there = builds.into_iter().filter(|(package, _)| has_package(root, package));
-        self.record.entries.extend(there);
-        Ok(self.record.write(&self.root)?)
+        let there: Vec<_> = builds.into_iter().filter(|(package, _)| has_package(root, package)).collect();
+        self.record.entries.extend(there.iter().cloned());
+        self.record.write(root)?;
+        // What was there for another R is believed again, but not before the platform is this one.
+        self.record.pending.retain(|pending| !there.iter().any(|(package, _)| package == pending));
+        Ok(self.record.write_pending(root)?)
     }
 
     /// Puts packages into the library and takes others out.

@@ -143,8 +143,7 @@ impl Library {
     }
 
     /// Makes everything that needs no other package to leave its place; returns which packages are in theirs, and what
-    /// is to get its name when all are. While the kernel makes links, the disk gets what has to be there before the
-    /// first package takes its place, and what gets its name after the last.
+    /// is to get its name when all are: the disk gets that while the kernel makes links.
     fn make_ready<'a>(
         &self,
         staging: &Path,
@@ -153,17 +152,13 @@ impl Library {
         linker: &Linker,
     ) -> io::Result<(BTreeSet<&'a PackageName>, Vec<Written>)> {
         let (record, root) = (&self.record, self.root.as_path());
-        // What the record does not name is not believed, whether the disk keeps this or not.
-        let is_believed = record.pending.iter().any(|package| record.entries.contains_key(package));
+        record.write_pending(root)?;
         std::thread::scope(|scope| {
-            let noting = is_believed.then(|| scope.spawn(|| record.write_pending(root)));
-            let noted = if is_believed { Ok(()) } else { record.write_pending_unflushed(root) };
             let entries = scope.spawn(|| Record::flush_entries(root, after));
             let platform = (!record.has_platform(root)).then(|| scope.spawn(|| record.flush_platform(root)));
             let place = |put: &Put| (!is_one_step(put, linker)).then(|| staging.join(&put.package));
             let placed = fs::create_dir_all(staging).and_then(|()| place_all(&change.put, linker, place));
-            let noted = noting.map_or(noted, joined);
-            let in_place = placed.and(noted).and_then(|()| link_all(root, staging, change, linker));
+            let in_place = placed.and_then(|()| link_all(root, staging, change, linker));
             let written = [platform.map(joined), Some(joined(entries))];
             let in_place = in_place?;
             let written: io::Result<Vec<_>> = written.into_iter().flatten().collect();

@@ -33,11 +33,9 @@ impl Record {
     /// Keys do not name the platform. So what was put there for another one, such as the R of before, is ours, but not
     /// what is wanted, whatever its key.
     pub fn read(library: &Path, platform: &str) -> Result<Self, LibraryError> {
-        let mut record = Self {
-            entries: Self::entries(library)?,
-            pending: read_pending(library)?,
-            platform: read_platform(library)?,
-        };
+        let entries = Self::entries(library)?;
+        let pending = read_pending(library)?.unwrap_or_else(|| entries.keys().cloned().collect());
+        let mut record = Self { entries, pending, platform: read_platform(library)? };
         if !record.platform.is_empty() && record.platform != platform {
             record.pending.extend(record.entries.keys().cloned());
         }
@@ -91,19 +89,15 @@ impl Record {
         flush_json(library, NEW[0], Path::new(RECORD), entries)
     }
 
+    /// Writes down what is about to change. After a loss of power the file may hold anything, which [`Record::read`] takes
+    /// for all of the entries; that it is there is in the file system's journal before what changes.
     pub(super) fn write_pending(&self, library: &Path) -> io::Result<()> {
         let name = Path::new(PRIVATE).join(PENDING);
         if self.pending.is_empty() {
             remove_all(&library.join(name))
         } else {
-            flush_json(library, NEW[1], &name, &self.pending)?.take_place()
+            write_json(library, NEW[1], &name, &self.pending)?.take_place()
         }
-    }
-
-    /// Does the same, but after a loss of power the file may be empty: where what is about to change is none of the
-    /// entries, nothing is believed without it that is not so.
-    pub(super) fn write_pending_unflushed(&self, library: &Path) -> io::Result<()> {
-        write_json(library, NEW[1], &Path::new(PRIVATE).join(PENDING), &self.pending)?.take_place()
     }
 
     /// Writes all of it down. What was put there for another platform is pending before it counts as one of this.
@@ -130,23 +124,20 @@ fn read_platform(library: &Path) -> Result<String, LibraryError> {
 
 fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T, LibraryError> {
     match fs::read(path) {
-        Ok(bytes) => parse(path, &bytes),
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|source| LibraryError::Record { path: path.to_owned(), source })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
         Err(error) => Err(error.into()),
     }
 }
 
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T, LibraryError> {
-    serde_json::from_slice(bytes).map_err(|source| LibraryError::Record { path: path.to_owned(), source })
-}
-
-/// Reads what was about to change. A loss of power may leave nothing of it where none of that was among the entries.
-fn read_pending(library: &Path) -> Result<BTreeSet<PackageName>, LibraryError> {
-    let path = library.join(PRIVATE).join(PENDING);
-    match fs::read(&path) {
-        Ok(bytes) if !bytes.is_empty() => parse(&path, &bytes),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(BTreeSet::new()),
+/// Reads what was about to change; `None` if that cannot be told any more.
+fn read_pending(library: &Path) -> Result<Option<BTreeSet<PackageName>>, LibraryError> {
+    match fs::read(library.join(PRIVATE).join(PENDING)) {
+        Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(BTreeSet::new())),
+        Err(error) => Err(error.into()),
     }
 }
 

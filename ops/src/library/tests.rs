@@ -102,7 +102,7 @@ fn what_a_killed_commit_was_replacing_is_not_taken_for_whole() {
 }
 
 #[test]
-fn a_loss_of_power_while_a_library_is_first_filled_leaves_one_that_can_be_opened() {
+fn what_a_loss_of_power_left_of_a_change_makes_the_next_run_look_at_all_packages_again() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("lib");
     let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
@@ -110,10 +110,28 @@ fn a_loss_of_power_while_a_library_is_first_filled_leaves_one_that_can_be_opened
     assert_eq!(fs::read_to_string(root.join(".larder/platform.json")).unwrap(), format!("{PLATFORM_HERE:?}"));
     put(&mut library, dir.path(), "demo", "one");
     drop(library);
-    // What was about to change was none of the entries, so nobody waited for the disk to have it.
-    fs::write(root.join(".larder/pending.json"), "").unwrap();
-    let library = Library::open(&root, PLATFORM_HERE).unwrap();
-    assert!(library.holds(&name("demo"), reference("one")));
+    for left in ["", "[\"de", "\0\0\0"] {
+        fs::write(root.join(".larder/pending.json"), left).unwrap();
+        let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
+        assert!(!library.holds(&name("demo"), reference("one")), "{left:?}");
+        put(&mut library, dir.path(), "demo", "one");
+        drop(library);
+        assert!(Library::open(&root, PLATFORM_HERE).unwrap().holds(&name("demo"), reference("one")));
+    }
+}
+
+#[test]
+fn what_is_taken_into_the_record_is_believed_although_it_was_there_for_another_r() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("lib");
+    let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
+    put(&mut library, dir.path(), "demo", "one");
+    put(&mut library, dir.path(), "other", "two");
+    drop(library);
+    Library::open(&root, "another").unwrap().record_as([(name("demo"), reference("new"))]).unwrap();
+    let library = Library::open(&root, "another").unwrap();
+    assert!(library.holds(&name("demo"), reference("new")));
+    assert!(!library.holds(&name("other"), reference("two")), "nobody said what it is now");
 }
 
 #[test]
