@@ -139,7 +139,9 @@ mod tests {
     fn what_is_released_or_set_aside_after_a_look_is_not_loaded() {
         let shop = Shop::new();
         let keys = ["released", "aside"].map(|package| key(package, &[]));
-        keys.iter().for_each(|key| drop(shop.publish(key)));
+        for key in &keys {
+            shop.publish(key);
+        }
         let store = Arc::new(Store::open(shop.store.root(), shop.store.platform(), ""));
         let ahead = store.ahead();
         ahead.work(Arc::clone(&store), keys.iter().map(|key| (key.package().clone(), key.reference())).collect())();
