@@ -114,13 +114,11 @@ async fn story(job: Job<Step>, dag: &Dag<Step>) -> String {
     let (mut status, mut story) = (job.status(), Vec::new());
     job.discard();
     while let Some(event) = status.next().await {
-        let verb = match &event.told {
-            Told::Ended(settled) => match settled.outcome {
-                Outcome::Executed(_) => "ran",
-                Outcome::Loaded(_) | Outcome::Found => "had",
-                _ => "gave up",
-            },
-            _ => continue,
+        let Told::Ended(settled) = &event.told else { continue };
+        let verb = match settled.outcome {
+            Outcome::Executed(_) => "ran",
+            Outcome::Loaded(_) | Outcome::Found => "had",
+            _ => "gave up",
         };
         story.push(format!("{verb} {}", dag.op(event.vertex.vertex).name));
     }
