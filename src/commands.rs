@@ -291,8 +291,10 @@ fn survey(larder: &Larder, path: &Path, lockfile: &Lockfile, request: &Request, 
 
 fn larder(config: Config) -> Result<Arc<Larder>, CommandError> {
     let mut larder = Larder::open(config)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(larder.settle_platform());
+    if !larder.has_platform() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(larder.settle_platform());
+    }
     Ok(Arc::new(larder))
 }
 

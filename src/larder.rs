@@ -357,8 +357,10 @@ impl Larder {
         let stop = Stop::new();
         let (larder, lockfile, stopped) = (Arc::clone(self), lockfile.clone(), stop.clone());
         let (events, scribe) = (journal.listen(), Scribe(journal));
-        let emit = move |event| scribe.tell(event);
-        let task = tokio::spawn(async move { run::run(&larder, &lockfile, &request, stopped, emit).await });
+        let task = tokio::spawn(async move {
+            let emit = |event| scribe.tell(event);
+            scribe.follow(run::run(&larder, &lockfile, &request, stopped, emit)).await
+        });
         Run::new(events, stop, task)
     }
 
@@ -386,6 +388,11 @@ impl Larder {
         }
     }
 
+    fn missing_compilers(&self) -> Vec<String> {
+        let path = self.config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
+        self.host.toolchain.missing_compilers(path.unwrap_or_default())
+    }
+
     fn depth(&self) -> Depth {
         if self.config.verifies { Depth::Full } else { Depth::Glance }
     }
@@ -395,14 +402,12 @@ impl Larder {
         let named = |is_wanted: &dyn Fn(&&Vertex) -> bool| -> Vec<PackageName> {
             plan.vertices().filter(is_wanted).map(|vertex| vertex.spec.package.clone()).collect()
         };
-        let path = self.config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
-        let programs = self.host.toolchain.missing_compilers(path.unwrap_or_default());
-        if !programs.is_empty() {
-            let is_built = |vertex: &&Vertex| {
-                vertex.needs_compilation && matches!(vertex.action, Action::Ingest | Action::Recompile)
-            };
-            let packages = named(&is_built);
-            if !packages.is_empty() {
+        let is_compiled =
+            |vertex: &&Vertex| vertex.needs_compilation && matches!(vertex.action, Action::Ingest | Action::Recompile);
+        let packages = named(&is_compiled);
+        if !packages.is_empty() {
+            let programs = self.missing_compilers();
+            if !programs.is_empty() {
                 return Err(Error::NoCompiler { programs, packages });
             }
         }

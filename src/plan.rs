@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use larder_graph::{Dag, DagBuilder, EdgeKind, VertexId};
@@ -408,6 +409,8 @@ fn vertices(entries: &[Entry], host: &Host, settings: &Settings, known: &impl Kn
     /// What takes as long as it takes to start a thread, and some more.
     const ENTRIES_PER_THREAD: usize = 40;
     const THREADS_MAX: usize = 4;
+    /// What a thread takes at a time: whichever comes late takes less.
+    const ENTRIES_PER_PART: usize = 8;
     let of = |entry: &Entry| {
         let mut vertex = vertex(entry, host, settings, known);
         if vertex.spec.recipe.as_ref().is_some_and(|recipe| recipe.inputs().is_empty()) {
@@ -415,18 +418,26 @@ fn vertices(entries: &[Entry], host: &Host, settings: &Settings, known: &impl Kn
         }
         vertex
     };
-    let all_of = |part: &[Entry]| part.iter().map(of).collect::<Vec<_>>();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let parts = std::iter::from_fn(|| {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            let part = entries.chunks(ENTRIES_PER_PART).nth(n)?;
+            Some((n, part.iter().map(of).collect::<Vec<_>>()))
+        });
+        parts.collect::<Vec<_>>()
+    };
     let n_threads = (entries.len() / ENTRIES_PER_THREAD).clamp(1, THREADS_MAX);
-    let (own, rest) = entries.split_at(entries.len().div_ceil(n_threads));
-    std::thread::scope(|scope| {
-        let parts = rest.chunks(own.len().max(1));
-        let threads: Vec<_> = parts.map(|part| scope.spawn(move || all_of(part))).collect();
-        let more =
-            threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        let mut all = all_of(own);
-        more.for_each(|part| all.extend(part));
-        all
-    })
+    let mut done = std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..n_threads).map(|_| scope.spawn(work)).collect();
+        let mut done = work();
+        for thread in threads {
+            done.extend(thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        done
+    });
+    done.sort_unstable_by_key(|(n, _)| *n);
+    done.into_iter().flat_map(|(_, part)| part).collect()
 }
 
 /// Makes the vertex of an entry, as far as it follows from the entry alone and what is known of its source.

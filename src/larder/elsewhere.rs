@@ -1,5 +1,6 @@
 //! What lies in caches beyond this machine, as far as a plan has to know.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use larder_ops::store::{self, Store};
@@ -17,14 +18,10 @@ impl Larder {
     /// have been built for, but may use what others built for the same R on the same system. The store is asked first,
     /// then the caches.
     pub async fn settle_platform(&mut self) {
-        let path = self.config.env.iter().find(|(name, _)| name == "PATH").map(|(_, path)| path.as_os_str());
-        let missing = self.host.toolchain.missing_compilers(path.unwrap_or_default());
-        let stores = || std::iter::once(&self.config.store).chain(&self.config.base_stores);
-        let is_own = || stores().any(|store| store.join(&self.host.platform).is_dir());
-        if missing.is_empty() || is_own() {
+        if self.has_platform() {
             return;
         }
-        let mut known: Vec<_> = stores().flat_map(|store| store::platforms(store)).collect();
+        let mut known: Vec<_> = self.stores().flat_map(|store| store::platforms(store)).collect();
         if let Some(tiers) = &self.tiers {
             known.extend(tiers.platforms_like(&self.host.platform).await);
         }
@@ -33,10 +30,20 @@ impl Larder {
             base(name) == base(&self.host.platform) && self.host.toolchain.may_use(description)
         };
         if let Some((platform, description)) = known.into_iter().find(fits) {
-            let missing = missing.join(", no ");
+            let missing = self.missing_compilers().join(", no ");
             self.notes.push(format!("this machine has no {missing}: it uses packages of {platform}"));
             self.host.adopt(platform, description);
         }
+    }
+
+    /// Says whether this machine has a platform of its own, so that there is nothing to settle: compilers, or packages that
+    /// were built for it.
+    pub fn has_platform(&self) -> bool {
+        self.stores().any(|store| store.join(&self.host.platform).is_dir()) || self.missing_compilers().is_empty()
+    }
+
+    fn stores(&self) -> impl Iterator<Item = &PathBuf> {
+        std::iter::once(&self.config.store).chain(&self.config.base_stores)
     }
 
     /// Asks the caches beyond this machine what they have of a lockfile: plans made after it know. Without such caches,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -33,6 +33,8 @@ struct Inner {
     slots: HashMap<PackageName, Vec<u64>>,
     n_outputs: u64,
     is_over: bool,
+    /// Whether there is something that nobody was woken for yet.
+    has_news: bool,
     /// Those who wait for more.
     wakers: Vec<Waker>,
 }
@@ -68,7 +70,7 @@ impl Journal {
             }
         }
         inner.history.push(slot, (at, event));
-        inner.wake();
+        inner.has_news = true;
     }
 
     pub(super) fn listen(self: &Arc<Self>) -> Events {
@@ -83,6 +85,7 @@ impl Journal {
 
 impl Inner {
     fn wake(&mut self) {
+        self.has_news = false;
         self.wakers.drain(..).for_each(Waker::wake);
     }
 }
@@ -93,6 +96,21 @@ pub(super) struct Scribe(pub(super) Arc<Journal>);
 impl Scribe {
     pub(super) fn tell(&self, event: Event) {
         self.0.tell(event);
+    }
+
+    /// Goes through a run, and lets listeners hear what it told each time that it waits for something. A listener that is
+    /// woken for each event by itself takes turns with the run, many thousand times a second, if they share a core.
+    pub(super) async fn follow<T>(&self, run: impl Future<Output = T>) -> T {
+        let mut run = pin!(run);
+        poll_fn(|cx| {
+            let polled = run.as_mut().poll(cx);
+            let mut inner = self.0.lock();
+            if inner.has_news {
+                inner.wake();
+            }
+            polled
+        })
+        .await
     }
 }
 

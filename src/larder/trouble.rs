@@ -35,10 +35,13 @@ pub(super) fn check(store: &Store, plan: &Plan) -> Result<Option<String>, Error>
         let note = format!("the store is only read: {error}; when it was used is not recorded there");
         return Ok(Some(note).filter(|_| n_loaded > 0));
     }
+    if n_built == 0 {
+        return Ok(None);
+    }
     let full = Trouble::new(Kind::Full, root, "No space left on device");
     match full.room {
         // Some file systems do not say how much they have.
-        Some((0, all)) if n_built > 0 && all > 0 => {
+        Some((0, all)) if all > 0 => {
             Err(Error::Machine(Trouble { cause: format!("{}: {}", missing(), full.cause), ..full }))
         }
         _ => Ok(None),
