@@ -50,14 +50,24 @@ impl Sha256Digest {
     }
 }
 
-impl fmt::Display for Sha256Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Sha256Digest {
+    /// How long one is in hexadecimal.
+    pub(crate) const HEX_BYTES: usize = 64;
+
+    /// Writes it in hexadecimal, without a piece of memory of its own.
+    pub(crate) fn write_hex(self, text: &mut [u8]) {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [0_u8; 64];
         for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
             pair[0] = HEX[usize::from(byte >> 4)];
             pair[1] = HEX[usize::from(byte & 15)];
         }
+    }
+}
+
+impl fmt::Display for Sha256Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0_u8; Self::HEX_BYTES];
+        self.write_hex(&mut text);
         f.pad(std::str::from_utf8(&text).expect("hex digits are ASCII"))
     }
 }

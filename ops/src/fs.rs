@@ -87,6 +87,14 @@ pub fn make_read_only(tree: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Joins two paths in one piece of memory, where [`Path::join`] takes two: for what is done with each of many packages.
+pub(crate) fn join(dir: &Path, name: &str) -> PathBuf {
+    let mut path = PathBuf::with_capacity(dir.as_os_str().len() + 1 + name.len());
+    path.push(dir);
+    path.push(name);
+    path
+}
+
 /// Yields everything in a tree, parents first, sorted by name, without following links.
 pub fn walk(tree: &Path) -> impl Iterator<Item = io::Result<walkdir::DirEntry>> {
     walkdir::WalkDir::new(tree).sort_by_file_name().into_iter().map(|item| item.map_err(io::Error::from))
@@ -111,6 +119,14 @@ pub fn remove_all(path: &Path) -> io::Result<()> {
             remove_tree(path)
         }
         other => other,
+    }
+}
+
+/// Removes everything in a directory; one that is not there is fine.
+pub fn clear(dir: &Path) -> io::Result<()> {
+    match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        items => items?.try_for_each(|item| remove_all(&item?.path())),
     }
 }
 

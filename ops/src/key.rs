@@ -235,7 +235,11 @@ impl Reference {
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.source, self.config)
+        // In one piece: there are many.
+        let mut text = [b'/'; 2 * Sha256Digest::HEX_BYTES + 1];
+        self.source.write_hex(&mut text[..Sha256Digest::HEX_BYTES]);
+        self.config.write_hex(&mut text[Sha256Digest::HEX_BYTES + 1..]);
+        f.pad(std::str::from_utf8(&text).expect("hex digits are ASCII"))
     }
 }
 

@@ -17,24 +17,26 @@ use std::sync::Arc;
 
 use crate::fault::fs;
 
-use crate::fs::remove_all;
+use crate::fs::{clear, remove_all};
 use crate::key::Reference;
 use crate::link::Linker;
 use crate::package::PackageName;
+use ahead::Ahead;
 use generations::Generations;
 use place::{Place, Wait};
 
+mod ahead;
 mod change;
 mod generations;
 mod place;
 mod record;
 mod reference;
 
+pub use ahead::Stager;
 pub use change::{Change, Put, What};
 pub(crate) use generations::trees;
 pub use generations::{Difference, GENERATIONS_KEPT, Generation, Held, generations, roll_back};
 pub use record::Record;
-use record::Written;
 pub use reference::ReferenceLibrary;
 
 const PRIVATE: &str = ".larder";
@@ -46,6 +48,8 @@ pub struct Library {
     root: PathBuf,
     place: Place,
     record: Record,
+    ahead: Arc<Ahead>,
+    /// The last to be given up.
     lock: Lease,
 }
 
@@ -117,9 +121,17 @@ fn list(numbers: &[u32]) -> String {
     numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
+/// Returns where a library that is one directory has what is not in its place yet, or not any more.
+fn staging(root: &Path) -> PathBuf {
+    root.join(PRIVATE).join("staging")
+}
+
 /// Says whether a library has a package, whoever put it there.
 pub fn has_package(library: &Path, package: &PackageName) -> bool {
-    library.join(package).join("DESCRIPTION").is_file()
+    const FILE: &str = "DESCRIPTION";
+    let mut path = PathBuf::with_capacity(library.as_os_str().len() + package.as_str().len() + FILE.len() + 2);
+    path.extend([library, package.as_ref(), FILE.as_ref()]);
+    path.is_file()
 }
 
 /// Returns the packages of a library, whoever put them there; of an absent library none.
@@ -178,9 +190,10 @@ impl Library {
         // Whatever is in staging now has lost its owner, as the owner had the lock.
         match &place.generations {
             Some(generations) => generations.sweep()?,
-            None => remove_all(&root.join(PRIVATE).join("staging"))?,
+            None => clear(&staging(&root))?,
         }
-        Ok(Self { record: Record::read(&root, platform)?, root, place, lock: Lease::new(lock) })
+        let (record, ahead) = (Record::read(&root, platform)?, Arc::new(Ahead::new(&root)));
+        Ok(Self { root, place, record, ahead, lock: Lease::new(lock) })
     }
 
     /// Makes it a library of generations, whose first is what it holds now; R sees the same packages throughout.
@@ -192,20 +205,6 @@ impl Library {
         let (generations, lock) = Generations::convert(&self.place.path)?;
         let root = generations.tree(generations.current()?);
         Ok(Self { root, place: Place { generations: Some(generations), ..self.place }, lock: Lease::new(lock), ..self })
-    }
-
-    /// Returns work that may be done beside others before the library changes, and keeps others from changing it until
-    /// then: if it holds nothing yet, it is written down for which platform it is. What fails is tried again later.
-    pub fn prepare(&self) -> impl FnOnce() + Send + 'static {
-        let holds_nothing = self.place.generations.is_none() && self.record.packages().is_empty();
-        let empty = holds_nothing.then(|| (self.root.clone(), self.record.clone(), self.lease()));
-        move || {
-            if let Some((root, record, _lease)) = empty
-                && !record.has_platform(&root)
-            {
-                let _ = record.flush_platform(&root).and_then(Written::take_place);
-            }
-        }
     }
 
     /// Returns a hold on the library that outlives this handle.
@@ -259,11 +258,10 @@ impl Library {
     ///
     /// Of a library of generations the whole next one is made, with all that is not mentioned carried over, flushed to
     /// the disk, and made the current one; the newest of the others stay. Otherwise the packages are linked into
-    /// staging and become visible by one rename each, then the record follows; linked trees are not flushed, since a
-    /// library can always be made again from the store. Where nothing is yet, a symlink is put straight in its place. On an
-    /// error before the first rename nothing has changed. Killed at any
-    /// instant, every package is whole, and the next run knows which ones to look at again. Without anything to change
-    /// nothing happens.
+    /// staging, but for those that wait there already ([`Library::stager`]), and become visible by one rename each, then
+    /// the record follows; linked trees are not flushed, since a library can always be made again from the store. On an
+    /// error before the first package is replaced nothing has changed. Killed at any instant, every package is whole,
+    /// and the next run knows which ones to look at again. Without anything to change nothing happens.
     pub fn apply(&mut self, change: &Change, linker: &Linker) -> Result<(), LibraryError> {
         if change.put.is_empty() && change.remove.is_empty() {
             return Ok(());

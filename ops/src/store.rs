@@ -49,7 +49,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
 use crate::facets;
-use crate::fs::{make_read_only, read_small, remove_all};
+use crate::fs::{join, make_read_only, read_small, remove_all};
 use crate::key::{ConfigMap, PackageKey, Reference};
 use crate::link::{LinkMode, Linker};
 use crate::lock::{Attempt, Lock};
@@ -286,7 +286,7 @@ impl Store {
 
     fn lookup_here(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
         let tree = self.tree(package, reference);
-        (self.sidecar_path(package, reference).is_file() && tree.join("DESCRIPTION").is_file()).then_some(tree)
+        (self.sidecar_path(package, reference).is_file() && join(&tree, "DESCRIPTION").is_file()).then_some(tree)
     }
 
     fn configs_here(&self, package: &PackageName, source: Sha256Digest) -> Option<Configs> {

@@ -6,13 +6,14 @@ use std::time::Instant;
 
 use larder_graph::{Built, Dag, Job, JobOptions, OnFailure, Stop, VertexId};
 use larder_ops::blocking;
-use larder_ops::key::Reference;
 use larder_ops::library::Library;
+use larder_ops::link::Linker;
 use larder_ops::lock;
 use larder_ops::op::{Commission, PackageOp, Workshop};
 use larder_ops::package::PackageName;
-use larder_ops::store::Depth;
+use larder_ops::store::{Depth, LookAhead, Store};
 use larder_ops::wire::Graph;
+use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::engine::Engine;
@@ -142,10 +143,11 @@ async fn with_engine(
     let Some(library) = open(request, workshop, stop, emit).await? else {
         return Ok(Report { outcome: RunOutcome::Interrupted, ..Report::default() });
     };
-    let (shared, place, prepare) = (Arc::clone(workshop), library.place().to_owned(), library.prepare());
+    let (shared, place) = (Arc::clone(workshop), library.place().to_owned());
+    let (done, registered) = oneshot::channel();
     meanwhile.spawn_blocking(move || {
         shared.store.register(&place);
-        prepare();
+        let _ = done.send(());
     });
     let beside = larder.beside(lockfile, request, store, Access::Hold)?;
     let plan = larder.plan_asking(lockfile, request, store, library.record(), beside.as_ref()).await?;
@@ -164,13 +166,13 @@ async fn with_engine(
     }
     let _tenure = store.tenure();
     // From here on nobody evicts what the plan was made with; what went until now is a miss.
-    let sources: Vec<_> = plan.sources().map(|(package, source)| (package.clone(), source)).collect();
-    let leasing = Arc::clone(workshop);
-    blocking(move || leasing.store.hold(sources.iter().map(|(package, source)| (package, *source)))).await?;
-    let (ahead, loads) = (store.ahead(), loads(&plan));
+    store.hold(plan.sources())?;
+    let (ahead, linker) = (store.ahead(), Arc::new(Linker::new(larder.config.link)));
     // Where every byte is looked at, that is no small thing to do beside the run.
-    if workshop.depth == Depth::Glance && !loads.is_empty() {
-        meanwhile.spawn_blocking(ahead.work(Arc::clone(store), loads));
+    if workshop.depth == Depth::Glance
+        && let Some(work) = work_ahead(&plan, store, &ahead, &library, &linker)
+    {
+        meanwhile.spawn_blocking(work);
     }
     if let Err(error) = larder.blobs.create() {
         // A store that is there but cannot be written serves what it has; a download that finds no place says so.
@@ -199,6 +201,8 @@ async fn with_engine(
         let export = job.export(&built, mode).await;
         report.export = Some(Arc::new(Graph::of_export(&export, store.platform())));
     }
+    // The solver gives back the graph while the library changes.
+    drop(job);
     if stop.is_requested() {
         report.outcome = RunOutcome::Interrupted;
     } else if report.trouble.is_some() {
@@ -206,10 +210,13 @@ async fn with_engine(
     } else if report.outcome == RunOutcome::Ok
         || request.on_failure == OnFailure::KeepGoing && request.reference.is_none()
     {
-        // An evictor has to know of the library before anything is linked into it.
         drop(ahead);
-        all_of(meanwhile).await;
-        let updated = update(larder, request, &plan, &done, library, &mut report, emit).await;
+        // An evictor has to know of the library before anything is linked into it.
+        if registered.await.is_err() {
+            // It panicked, and so does this.
+            all_of(meanwhile).await;
+        }
+        let updated = update(larder, request, plan, done, (library, linker), &mut report, emit).await;
         match updated.map_err(|error| trouble::in_place(error, store, Some(&request.library))) {
             Err(Error::Machine(trouble)) => report.end_by(trouble),
             other => other?,
@@ -225,11 +232,39 @@ async fn all_of(meanwhile: &mut JoinSet<()>) {
     }
 }
 
-/// Returns what the store is asked to load, roughly in the order of that.
-fn loads(plan: &Plan) -> Vec<(PackageName, Reference)> {
+/// Returns the work of looking at what the run will load, roughly in the order of that, and of making ready what the
+/// library will need of it; `None` if nothing is to be loaded.
+fn work_ahead(
+    plan: &Plan,
+    store: &Arc<Store>,
+    ahead: &LookAhead,
+    library: &Library,
+    linker: &Arc<Linker>,
+) -> Option<impl FnOnce() + Send + 'static> {
     let vertices = plan.dag.dependants_first().iter().rev().map(|id| plan.dag.op(*id));
     let loads = vertices.filter(|vertex| vertex.action == Action::Load).filter_map(|vertex| vertex.key.as_ref());
-    loads.map(|key| (key.package().clone(), key.reference())).collect()
+    let loads: Vec<_> = loads.map(|key| (key.package().clone(), key.reference())).collect();
+    if loads.is_empty() {
+        return None;
+    }
+    let is_there = |vertex: &Vertex| matches!(vertex.action, Action::Keep | Action::Load | Action::Provided);
+    let expected = plan.vertices().all(is_there).then(|| {
+        let is_planned = |package: &PackageName| plan.ids.contains_key(package);
+        library.record().expected(is_planned, loads.iter().cloned())
+    });
+    let stager = library.stager(linker).map(Arc::new);
+    let staging = stager.clone();
+    let look = ahead.work(Arc::clone(store), loads, move |package, tree| {
+        if let Some(staging) = &staging {
+            staging.stage(package, tree);
+        }
+    });
+    Some(move || {
+        let has_seen_all = look();
+        if let (true, Some(stager), Some(expected)) = (has_seen_all, stager, expected) {
+            stager.expect(expected);
+        }
+    })
 }
 
 /// Brings all packages to their end, as part of what the solver has to do for others besides, and tells how it goes.

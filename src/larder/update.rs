@@ -38,13 +38,13 @@ struct Gathered {
 pub(super) async fn update(
     larder: &Larder,
     request: &Request,
-    plan: &Plan,
-    done: &GraphReport<PackageOp>,
-    library: Library,
+    plan: Plan,
+    done: GraphReport<PackageOp>,
+    (library, linker): (Library, Arc<Linker>),
     report: &mut Report,
     emit: &mut impl FnMut(Event),
 ) -> Result<(), Error> {
-    let Gathered { put, provided, held_back, stale } = gather(plan, done, &library, &larder.store());
+    let Gathered { put, provided, held_back, stale } = gather(&plan, &done, &library, &larder.store());
     let mut warn = |message| emit(Event::Warning { message });
     // Those that are stale themselves were told of as they settled.
     let told: BTreeSet<PackageName> = report.stale.iter().map(|stale| stale.package.clone()).collect();
@@ -89,14 +89,15 @@ pub(super) async fn update(
     }
     let trees: Vec<PathBuf> = put.iter().map(|put| put.tree.clone()).collect();
     let change = Change { put, remove, generations_kept: request.generations_kept };
-    let (linker, store) = (Arc::new(Linker::new(larder.config.link)), Arc::new(larder.store()));
-    let links = Arc::clone(&linker);
+    let (links, store) = (Arc::clone(&linker), Arc::new(larder.store()));
     let (n_packages, start) = (change.put.len(), Instant::now());
     let applied = blocking(move || {
         let mut library = library;
         library.apply(&change, &links)
     });
-    if let Err(error) = applied.await {
+    // They are given back while others work.
+    let (applied, ()) = tokio::join!(applied, async { drop((plan, done)) });
+    if let Err(error) = applied {
         return Err(match in_place(error.into(), &store, Some(&request.library)) {
             Error::Machine(trouble) if linker.has_copied() => {
                 let needed = trees.iter().filter_map(|tree| Some(Sidecar::of_tree(tree)?.size)).sum();

@@ -97,8 +97,9 @@ impl<'a> Place<'a> {
     pub(crate) fn leftovers(&self) -> Vec<PathBuf> {
         let mut left = items(&self.path("store/.staging"));
         left.extend(items(&self.path("store/.locks/staging")));
+        left.extend(items(&self.path("library/.larder/staging")));
         for dir in [&self.dir, &self.path("library/.larder")] {
-            let names = ["staging", "pending.json", "unfinished", "next"];
+            let names = ["pending.json", "unfinished", "next"];
             left.extend(items(dir).into_iter().filter(|path| names.iter().any(|name| path.ends_with(name))));
         }
         left.extend(items(&self.path("tmp")));

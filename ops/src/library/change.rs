@@ -12,8 +12,8 @@ use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 
 use super::generations::{GENERATIONS_KEPT, Generations};
 use super::record::Written;
-use super::{Library, LibraryError, PRIVATE, Record, packages_in};
-use crate::fs::remove_all;
+use super::{Library, LibraryError, Record, packages_in};
+use crate::fs::clear;
 use crate::key::Reference;
 use crate::link::{LinkMode, Linker};
 use crate::package::PackageName;
@@ -78,18 +78,18 @@ impl Library {
         let mut record = self.record.clone();
         record.entries.retain(|package, _| !changed.contains(package));
         record.pending.retain(|package| !changed.contains(package));
-        let mut all: Vec<Put> = Vec::new();
+        let mut carried = Vec::new();
         for package in packages_in(&self.root)?.into_iter().filter(|package| !changed.contains(package)) {
             let what = record.entries.get(&package).map_or(What::Foreign, |reference| What::InLibrary(*reference));
-            all.push(Put { tree: self.root.join(&package), package, what });
+            carried.push(Put { tree: self.root.join(&package), package, what });
         }
-        record.entries.retain(|package, _| all.iter().any(|put| put.package == *package));
+        record.entries.retain(|package, _| carried.iter().any(|put: &Put| put.package == *package));
         record.entries.extend(change.put.iter().filter_map(|put| Some((put.package.clone(), put.what.reference()?))));
-        all.extend(change.put.iter().cloned());
+        let all: Vec<&Put> = carried.iter().chain(&change.put).collect();
         let number = generations.begin()?;
         let root = generations.tree(number);
         let made = (|| {
-            place_all(&all, linker, |put| Some(root.join(&put.package)))?;
+            place_all(&all, linker, |put| root.join(&put.package))?;
             record.write(&root)?;
             generations.finish(number)
         })();
@@ -104,7 +104,7 @@ impl Library {
 
     /// Replaces the packages one by one.
     pub(super) fn replace_each(&mut self, change: &Change, linker: &Linker) -> Result<(), LibraryError> {
-        let staging = self.root.join(PRIVATE).join("staging");
+        let staging = super::staging(&self.root);
         let (changed, after) = (changed(change), after(&self.record, change));
         let before = self.record.pending.clone();
         self.record.pending.extend(changed.iter().cloned());
@@ -117,16 +117,8 @@ impl Library {
                 return Err(error.into());
             }
         };
-        if linker.has_copied() || change.put.iter().any(|put| put.what == What::Foreign) {
-            // Names are in the file system's journal before the record is; what was copied is not.
-            fault::point("library: syncfs")?;
-            rustix::fs::syncfs(fs::File::open(&staging)?).map_err(io::Error::from)?;
-        }
-        let (from, to) = (open_dir(&staging)?, open_dir(&self.root)?);
-        for Put { package, .. } in &change.put {
-            if !in_place.contains(package) && !appears(&from, &to, package)? {
-                replace(&staging, &self.root, package)?;
-            }
+        for Put { package, .. } in change.put.iter().filter(|put| !in_place.contains(&put.package)) {
+            replace(&staging, &self.root, package)?;
         }
         for package in &change.remove {
             let place = self.root.join(package);
@@ -139,11 +131,11 @@ impl Library {
         self.record.pending.retain(|package| !changed.contains(package));
         self.record.write_pending(&self.root)?;
         // What was replaced is in there, mostly nothing.
-        Ok(fs::remove_dir(&staging).or_else(|_| remove_all(&staging))?)
+        Ok(clear(&staging)?)
     }
 
     /// Makes everything that needs no other package to leave its place; returns which packages are in theirs, and what
-    /// is to get its name when all are: the disk gets that while the kernel makes links.
+    /// is to get its name when all are: the disk has that begun while links are made and renamed.
     fn make_ready<'a>(
         &self,
         staging: &Path,
@@ -153,18 +145,45 @@ impl Library {
     ) -> io::Result<(BTreeSet<&'a PackageName>, Vec<Written>)> {
         let (record, root) = (&self.record, self.root.as_path());
         record.write_pending(root)?;
-        std::thread::scope(|scope| {
-            let entries = scope.spawn(|| Record::flush_entries(root, after));
-            let platform = (!record.has_platform(root)).then(|| scope.spawn(|| record.flush_platform(root)));
-            let place = |put: &Put| (!is_one_step(put, linker)).then(|| staging.join(&put.package));
-            let placed = fs::create_dir_all(staging).and_then(|()| place_all(&change.put, linker, place));
-            let in_place = placed.and_then(|()| link_all(root, staging, change, linker));
-            let written = [platform.map(joined), Some(joined(entries))];
-            let in_place = in_place?;
-            let written: io::Result<Vec<_>> = written.into_iter().flatten().collect();
-            written.inspect_err(|_| take_back(root, &in_place)).map(|written| (in_place, written))
-        })
+        let platform = (!record.has_platform(root)).then(|| record.write_platform(root)).transpose()?;
+        let ahead = self.ahead.take();
+        let entries = match ahead.record {
+            Some((entries, written)) if entries == *after => written,
+            _ => Record::write_entries(root, after)?.begun()?,
+        };
+        stage_all(staging, change, ahead.links, linker)?;
+        let mut in_place = BTreeSet::new();
+        let made = appear_all(root, staging, change, &mut in_place).and_then(|()| entries.flushed());
+        let entries = made.inspect_err(|_| take_back(root, staging, &in_place))?;
+        Ok((in_place, platform.into_iter().chain([entries]).collect()))
     }
+}
+
+/// Puts everything that goes in into staging, but for the symlinks that are there.
+fn stage_all(
+    staging: &Path,
+    change: &Change,
+    mut links: BTreeMap<PackageName, PathBuf>,
+    linker: &Linker,
+) -> io::Result<()> {
+    fs::create_dir_all(staging)?;
+    let mut rest = Vec::new();
+    for put in &change.put {
+        match links.remove(&put.package) {
+            Some(tree) if tree == put.tree && linker.mode() == LinkMode::Symlink => continue,
+            // It came from elsewhere in the end.
+            Some(_) => fs::remove_file(staging.join(&put.package))?,
+            None => {}
+        }
+        rest.push(put);
+    }
+    place_all(&rest, linker, |put| staging.join(&put.package))?;
+    if linker.has_copied() || change.put.iter().any(|put| put.what == What::Foreign) {
+        // Names are in the file system's journal before the record is; what was copied is not.
+        fault::point("library: syncfs")?;
+        rustix::fs::syncfs(fs::File::open(staging)?).map_err(io::Error::from)?;
+    }
+    Ok(())
 }
 
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
@@ -199,14 +218,32 @@ fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty()).map_err(error)
 }
 
-/// Moves a staged package to where none of its name is, and says whether that was so.
-fn appears(staging: &OwnedFd, root: &OwnedFd, package: &PackageName) -> io::Result<bool> {
-    fault::point("library: put in place")?;
-    let name = package.as_str();
-    Ok(rustix::fs::renameat_with(staging, name, root, name, RenameFlags::NOREPLACE).is_ok())
+/// Moves staged packages to where none of their names is; what is in its place is added to `in_place`.
+fn appear_all<'a>(
+    root: &Path,
+    staging: &Path,
+    change: &'a Change,
+    in_place: &mut BTreeSet<&'a PackageName>,
+) -> io::Result<()> {
+    let (from, to) = (open_dir(staging)?, open_dir(root)?);
+    for Put { package, .. } in &change.put {
+        fault::point("library: put in place")?;
+        let name = package.as_str();
+        if rustix::fs::renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE).is_ok() {
+            in_place.insert(package);
+        }
+    }
+    Ok(())
 }
 
-/// Does it where one may be, or where the file system cannot tell.
+/// Undoes that.
+fn take_back(root: &Path, staging: &Path, in_place: &BTreeSet<&PackageName>) {
+    for package in in_place {
+        let _ = fs::rename(root.join(package), staging.join(package));
+    }
+}
+
+/// Moves one to where one of its name may be, or where the file system cannot tell.
 fn replace(staging: &Path, root: &Path, package: &PackageName) -> io::Result<()> {
     let (staged, place) = (staging.join(package), root.join(package));
     if place.symlink_metadata().is_err() {
@@ -223,55 +260,15 @@ fn replace(staging: &Path, root: &Path, package: &PackageName) -> io::Result<()>
     fs::rename(staged, place)
 }
 
-/// Says whether a package takes its place in one step, without staging, where nothing of its name is: as a symlink.
-fn is_one_step(put: &Put, linker: &Linker) -> bool {
-    linker.mode() == LinkMode::Symlink && matches!(put.what, What::Stored(_))
-}
-
-/// Puts those packages in their places, and into staging where something is in the way; returns which are in place. On
-/// an error none of them is.
-fn link_all<'a>(
-    root: &Path,
-    staging: &Path,
-    change: &'a Change,
-    linker: &Linker,
-) -> io::Result<BTreeSet<&'a PackageName>> {
-    let mut in_place = BTreeSet::new();
-    for Put { package, tree, .. } in change.put.iter().filter(|put| is_one_step(put, linker)) {
-        let made = match linker.link_tree(tree, &root.join(package)) {
-            Ok(()) => {
-                in_place.insert(package);
-                continue;
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                linker.link_tree(tree, &staging.join(package))
-            }
-            other => other,
-        };
-        if let Err(error) = made {
-            take_back(root, &in_place);
-            return Err(error);
-        }
-    }
-    Ok(in_place)
-}
-
-/// Removes symlinks that were put where nothing was.
-fn take_back(root: &Path, in_place: &BTreeSet<&PackageName>) {
-    for package in in_place {
-        let _ = fs::remove_file(root.join(package));
-    }
-}
-
-/// Puts all trees that have a place there, several at a time: the work is the kernel's, mostly waiting for locks of
+/// Puts all trees in their places, several at a time: the work is the kernel's, mostly waiting for locks of
 /// directories, and a second thread helps even on one core's worth of it. A few symlinks are made sooner than a thread
 /// starts.
-fn place_all(all: &[Put], linker: &Linker, place: impl Fn(&Put) -> Option<PathBuf> + Sync) -> io::Result<()> {
+fn place_all(all: &[&Put], linker: &Linker, place: impl Fn(&Put) -> PathBuf + Sync) -> io::Result<()> {
     let (sharing, copying) = (Linker::new(None), Linker::new(Some(LinkMode::Copy)));
     let next = AtomicUsize::new(0);
     let work = || {
         while let Some(put) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let Some(place) = place(put) else { continue };
+            let place = place(put);
             match (put.what, linker.mode()) {
                 (What::Stored(_), _) => linker.link_tree(&put.tree, &place)?,
                 // It leads into the store, or wherever its owner wanted; the library that has it may go.

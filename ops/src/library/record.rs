@@ -34,12 +34,14 @@ impl Record {
     /// what is wanted, whatever its key.
     pub fn read(library: &Path, platform: &str) -> Result<Self, LibraryError> {
         let entries = Self::entries(library)?;
-        let pending = read_pending(library)?.unwrap_or_else(|| entries.keys().cloned().collect());
-        let mut record = Self { entries, pending, platform: read_platform(library)? };
-        if !record.platform.is_empty() && record.platform != platform {
+        let pending: Option<BTreeSet<PackageName>> = read_or_lost(library, PENDING)?;
+        let there: Option<String> = read_or_lost(library, PLATFORM)?;
+        let is_for_this = there.is_some_and(|there| there.is_empty() || there == platform);
+        let mut record = Self { entries, platform: platform.to_owned(), ..Self::default() };
+        if pending.is_none() || !is_for_this {
             record.pending.extend(record.entries.keys().cloned());
         }
-        platform.clone_into(&mut record.platform);
+        record.pending.extend(pending.into_iter().flatten());
         Ok(record)
     }
 
@@ -77,20 +79,20 @@ impl Record {
 
     /// Says whether it is written down what the packages are for.
     pub(super) fn has_platform(&self, library: &Path) -> bool {
-        read_platform(library).is_ok_and(|platform| platform == self.platform)
+        read_or_lost(library, PLATFORM).is_ok_and(|there| there.as_ref() == Some(&self.platform))
     }
 
-    pub(super) fn flush_platform(&self, library: &Path) -> io::Result<Written> {
-        flush_json(library, NEW[2], &Path::new(PRIVATE).join(PLATFORM), &self.platform)
+    /// Writes what is to take the place of the platform. It is not flushed: see [`read_or_lost`].
+    pub(super) fn write_platform(&self, library: &Path) -> io::Result<Written> {
+        write_json(library, NEW[2], &Path::new(PRIVATE).join(PLATFORM), &self.platform)
     }
 
-    /// Flushes what is to take the place of the entries.
-    pub(super) fn flush_entries(library: &Path, entries: &BTreeMap<PackageName, Reference>) -> io::Result<Written> {
-        flush_json(library, NEW[0], Path::new(RECORD), entries)
+    /// Writes what is to take the place of the entries.
+    pub(super) fn write_entries(library: &Path, entries: &BTreeMap<PackageName, Reference>) -> io::Result<Written> {
+        write_json(library, NEW[0], Path::new(RECORD), entries)
     }
 
-    /// Writes down what is about to change. After a loss of power the file may hold anything, which [`Record::read`] takes
-    /// for all of the entries; that it is there is in the file system's journal before what changes.
+    /// Writes down what is about to change. It is not flushed: see [`read_or_lost`].
     pub(super) fn write_pending(&self, library: &Path) -> io::Result<()> {
         let name = Path::new(PRIVATE).join(PENDING);
         if self.pending.is_empty() {
@@ -103,8 +105,21 @@ impl Record {
     /// Writes all of it down. What was put there for another platform is pending before it counts as one of this.
     pub(super) fn write(&self, library: &Path) -> io::Result<()> {
         self.write_pending(library)?;
-        self.flush_platform(library)?.take_place()?;
-        Self::flush_entries(library, &self.entries)?.take_place()
+        self.write_platform(library)?.take_place()?;
+        let entries = Self::write_entries(library, &self.entries)?;
+        entries.flushed()?.take_place()
+    }
+
+    /// Returns what the record says when of these packages nothing but `put` has changed, and no others are left.
+    pub fn expected(
+        &self,
+        is_wanted: impl Fn(&PackageName) -> bool,
+        put: impl IntoIterator<Item = (PackageName, Reference)>,
+    ) -> BTreeMap<PackageName, Reference> {
+        let mut entries = self.entries.clone();
+        entries.retain(|package, _| is_wanted(package));
+        entries.extend(put);
+        entries
     }
 
     /// Returns the hash of the source that a package in the library was made from.
@@ -118,10 +133,6 @@ pub(super) fn written(library: &Path) -> io::Result<std::time::SystemTime> {
     fs::metadata(library.join(RECORD)).or_else(|_| fs::metadata(library))?.modified()
 }
 
-fn read_platform(library: &Path) -> Result<String, LibraryError> {
-    read_json(&library.join(PRIVATE).join(PLATFORM))
-}
-
 fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T, LibraryError> {
     match fs::read(path) {
         Ok(bytes) => {
@@ -132,12 +143,14 @@ fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T,
     }
 }
 
-/// Reads what was about to change; `None` if that cannot be told any more.
-fn read_pending(library: &Path) -> Result<Option<BTreeSet<PackageName>>, LibraryError> {
-    match fs::read(library.join(PRIVATE).join(PENDING)) {
+/// Reads one of the small files that are never flushed, whose absence says something, too. `None` if a loss of power left
+/// its name, which is in the file system's journal before what follows it, but not what was in it: then nothing is
+/// known of any package.
+fn read_or_lost<T: serde::de::DeserializeOwned + Default>(library: &Path, name: &str) -> io::Result<Option<T>> {
+    match fs::read(library.join(PRIVATE).join(name)) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(BTreeSet::new())),
-        Err(error) => Err(error.into()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(T::default())),
+        Err(error) => Err(error),
     }
 }
 
@@ -147,9 +160,30 @@ fn read_pending(library: &Path) -> Result<Option<BTreeSet<PackageName>>, Library
 pub(super) struct Written {
     new: PathBuf,
     path: PathBuf,
+    is_flushed: bool,
 }
 
 impl Written {
+    /// Has the kernel begin to write the file out, so that [`Written::flushed`] takes less time later.
+    pub(super) fn begun(self) -> io::Result<Self> {
+        // By this the pages would be given up when they are on the disk, so the kernel begins with that. It is an advice.
+        let _ = rustix::fs::fadvise(fs::File::open(&self.new)?, 0, None, rustix::fs::Advice::DontNeed);
+        Ok(self)
+    }
+
+    /// Waits until it is on the disk, unless that was done.
+    pub(super) fn flushed(self) -> io::Result<Self> {
+        if !self.is_flushed {
+            fault::point("library: flush a record")?;
+            fs::File::open(&self.new)?.sync_data()?;
+        }
+        Ok(Self { is_flushed: true, ..self })
+    }
+
+    pub(super) fn discard(self) {
+        let _ = fs::remove_file(self.new);
+    }
+
     pub(super) fn take_place(self) -> io::Result<()> {
         fs::rename(self.new, self.path)
     }
@@ -160,12 +194,5 @@ impl Written {
 fn write_json(library: &Path, new: &str, name: &Path, value: &impl serde::Serialize) -> io::Result<Written> {
     let new = library.join(PRIVATE).join(new);
     fs::write(&new, serde_json::to_vec_pretty(value)?)?;
-    Ok(Written { new, path: library.join(name) })
-}
-
-fn flush_json(library: &Path, new: &str, name: &Path, value: &impl serde::Serialize) -> io::Result<Written> {
-    let written = write_json(library, new, name, value)?;
-    fault::point("library: flush a record")?;
-    fs::File::open(&written.new)?.sync_data()?;
-    Ok(written)
+    Ok(Written { new, path: library.join(name), is_flushed: false })
 }

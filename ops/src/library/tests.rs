@@ -34,6 +34,10 @@ fn put(library: &mut Library, dir: &Path, package: &str, content: &str) {
     library.apply(&change(dir, &[(package, content)], &[]), &Linker::new(None)).expect("it can be changed");
 }
 
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).unwrap().next().is_none()
+}
+
 #[test]
 fn what_cannot_be_put_there_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -45,7 +49,7 @@ fn what_cannot_be_put_there_changes_nothing() {
     assert!(!has_package(&root, &name("demo")));
     drop(library);
     Library::open(&root, PLATFORM_HERE).unwrap();
-    assert!(!root.join(".larder/staging").exists(), "what was never committed is swept");
+    assert!(is_empty(&root.join(".larder/staging")), "what was never committed is swept");
     assert!(!root.join(".larder/pending.json").exists(), "what was not touched needs no second look");
 }
 
@@ -68,6 +72,45 @@ fn symlinks_that_cannot_all_be_put_there_change_nothing() {
     library.apply(&change, &linker).unwrap();
     assert!(library.holds(&name("demo"), reference("two")) && library.holds(&name("fresh"), reference("three")));
     assert_eq!(fs::read_to_string(root.join("demo/DESCRIPTION")).unwrap(), "two");
+}
+
+#[test]
+fn symlinks_that_were_made_ahead_get_their_places_when_the_library_changes_and_else_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("lib");
+    let linker = Arc::new(Linker::new(Some(LinkMode::Symlink)));
+    let trees = ["one", "two", "three"].map(|content| tree(dir.path(), content));
+    let open = || {
+        let library = Library::open(&root, PLATFORM_HERE).unwrap();
+        let stager = library.stager(&linker).expect("it takes symlinks");
+        for (package, tree) in ["demo", "fresh", "unwanted"].iter().zip(&trees) {
+            stager.stage(&name(package), tree);
+        }
+        assert_eq!(packages_in(&root).unwrap(), library.record().packages().into_iter().cloned().collect());
+        (library, stager)
+    };
+    let is_clean = || is_empty(&root.join(".larder/staging"));
+    drop(open());
+    assert!(is_clean(), "the run came to nothing");
+
+    let (mut library, stager) = open();
+    // It is wanted from elsewhere in the end.
+    let change = change(dir.path(), &[("demo", "one"), ("fresh", "three")], &[]);
+    library.apply(&change, &linker).unwrap();
+    assert!(is_clean());
+    stager.stage(&name("late"), &trees[0]);
+    assert!(is_clean(), "the library has changed");
+    assert!(library.holds(&name("demo"), reference("one")) && library.holds(&name("fresh"), reference("three")));
+    assert_eq!(fs::read_link(root.join("fresh")).unwrap(), trees[2]);
+    drop((library, stager));
+
+    // Now there is something in their places.
+    let (mut library, _stager) = open();
+    library.apply(&self::change(dir.path(), &[("demo", "one"), ("fresh", "two")], &[]), &linker).unwrap();
+    assert_eq!(fs::read_link(root.join("fresh")).unwrap(), trees[1]);
+    assert!(is_clean());
+    assert!(library.stager(&Arc::new(Linker::new(None))).is_none(), "files may be replaced until then");
+    assert!(library.into_generations().unwrap().stager(&linker).is_none());
 }
 
 #[test]
@@ -105,18 +148,16 @@ fn what_a_killed_commit_was_replacing_is_not_taken_for_whole() {
 fn what_a_loss_of_power_left_of_a_change_makes_the_next_run_look_at_all_packages_again() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("lib");
-    let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
-    library.prepare()();
-    assert_eq!(fs::read_to_string(root.join(".larder/platform.json")).unwrap(), format!("{PLATFORM_HERE:?}"));
-    put(&mut library, dir.path(), "demo", "one");
-    drop(library);
-    for left in ["", "[\"de", "\0\0\0"] {
-        fs::write(root.join(".larder/pending.json"), left).unwrap();
-        let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
-        assert!(!library.holds(&name("demo"), reference("one")), "{left:?}");
-        put(&mut library, dir.path(), "demo", "one");
-        drop(library);
-        assert!(Library::open(&root, PLATFORM_HERE).unwrap().holds(&name("demo"), reference("one")));
+    put(&mut Library::open(&root, PLATFORM_HERE).unwrap(), dir.path(), "demo", "one");
+    for file in ["pending.json", "platform.json"] {
+        for left in ["", "[\"de", "\0\0\0"] {
+            fs::write(root.join(".larder").join(file), left).unwrap();
+            let mut library = Library::open(&root, PLATFORM_HERE).unwrap();
+            assert!(!library.holds(&name("demo"), reference("one")), "{file}: {left:?}");
+            put(&mut library, dir.path(), "demo", "one");
+            drop(library);
+            assert!(Library::open(&root, PLATFORM_HERE).unwrap().holds(&name("demo"), reference("one")));
+        }
     }
 }
 
@@ -142,7 +183,6 @@ fn what_a_library_holds_for_another_r_is_not_believed_whenever_a_change_is_kille
     put(&mut library, dir.path(), "demo", "one");
     drop(library);
     let mut library = Library::open(&root, "another").unwrap();
-    library.prepare()();
     put(&mut library, dir.path(), "fresh", "two");
     drop(library);
     let library = Library::open(&root, "another").unwrap();

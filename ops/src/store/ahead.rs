@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::{BrokenEntry, Depth, Store};
@@ -83,22 +83,33 @@ impl Store {
 
 impl LookAhead {
     /// Returns the work of looking at these entries one after the other, which ends when the run does. What is not
-    /// whole is left to whoever loads it, who sees it again and can say so.
-    pub fn work(&self, store: Arc<Store>, entries: Vec<(PackageName, Reference)>) -> impl FnOnce() + Send + 'static {
+    /// whole is left to whoever loads it, who sees it again and can say so. After each, `next` gets its name and its tree;
+    /// of one that somebody else came to first, that is the tree it has in this store, not in one below. The work says
+    /// whether it came to its end.
+    pub fn work(
+        &self,
+        store: Arc<Store>,
+        entries: Vec<(PackageName, Reference)>,
+        next: impl Fn(&PackageName, &Path) + Send + 'static,
+    ) -> impl FnOnce() -> bool + Send + 'static {
         let run = Arc::downgrade(&self.0);
         move || {
             for (package, reference) in entries {
-                let Some(found) = run.upgrade() else { return };
+                let Some(found) = run.upgrade() else { return false };
                 let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
-                if lock().contains_key(&(package.clone(), reference)) {
+                let place = (package.clone(), reference);
+                if lock().contains_key(&place) {
+                    next(&package, &store.tree(&package, reference));
                     continue;
                 }
                 let Ok(Some(tree)) = store.inspect(&package, reference, Depth::Glance) else { continue };
                 store.touch(&package, reference);
-                if let Entry::Vacant(place) = lock().entry((package, reference)) {
-                    place.insert(Look::Whole(tree));
+                if let Entry::Vacant(place) = lock().entry(place) {
+                    place.insert(Look::Whole(tree.clone()));
                 }
+                next(&package, &tree);
             }
+            true
         }
     }
 }
@@ -119,18 +130,18 @@ mod tests {
         let load = || store.load(demo.package(), demo.reference(), Depth::Glance);
         let entries = vec![(demo.package().clone(), demo.reference())];
         let ahead = store.ahead();
-        ahead.work(Arc::clone(&store), entries.clone())();
+        ahead.work(Arc::clone(&store), entries.clone(), |_, _| {})();
         let hidden = shop.store.root().join("hidden");
         fs::rename(&tree, &hidden).unwrap();
         assert_eq!(load(), Ok(Some(tree.clone())), "it was there");
         assert_eq!(load(), Ok(None), "the second looks by itself");
         fs::rename(&hidden, &tree).unwrap();
-        let work = ahead.work(Arc::clone(&store), entries.clone());
+        let work = ahead.work(Arc::clone(&store), entries.clone(), |_, _| {});
         drop(ahead);
-        work();
+        assert!(!work(), "the run is over");
         let ahead = store.ahead();
         load().unwrap().expect("it is there again");
-        ahead.work(Arc::clone(&store), entries)();
+        ahead.work(Arc::clone(&store), entries, |_, _| {})();
         fs::rename(&tree, &hidden).unwrap();
         assert_eq!(load(), Ok(None), "what was overtaken is not kept");
     }
@@ -144,7 +155,8 @@ mod tests {
         }
         let store = Arc::new(Store::open(shop.store.root(), shop.store.platform(), ""));
         let ahead = store.ahead();
-        ahead.work(Arc::clone(&store), keys.iter().map(|key| (key.package().clone(), key.reference())).collect())();
+        let entries = keys.iter().map(|key| (key.package().clone(), key.reference())).collect();
+        ahead.work(Arc::clone(&store), entries, |_, _| {})();
         store.release(&keys[0]).unwrap();
         store.set_aside(keys[1].package(), keys[1].reference(), &"a test").unwrap();
         for key in &keys {

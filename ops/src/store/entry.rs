@@ -24,7 +24,7 @@ use super::sidecar::{Glance, seal};
 use super::{Sidecar, StagingDir, Store, StoreError};
 use crate::digest::Sha256Digest;
 use crate::fault::{self, fs};
-use crate::fs::read_small;
+use crate::fs::{join, read_small};
 use crate::key::Reference;
 use crate::package::{Description, PackageName};
 
@@ -152,7 +152,7 @@ impl Store {
         if bytes.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
             return Ok(None);
         }
-        let is_package = tree.join("DESCRIPTION").is_file();
+        let is_package = join(&tree, "DESCRIPTION").is_file();
         if !is_package && !tree.is_dir() {
             return Ok(None);
         }
