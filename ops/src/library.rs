@@ -37,6 +37,7 @@ pub use change::{Change, Put, What};
 pub(crate) use generations::trees;
 pub use generations::{Difference, GENERATIONS_KEPT, Generation, Held, generations, roll_back};
 pub use record::Record;
+pub(crate) use record::platform;
 pub use reference::ReferenceLibrary;
 
 const PRIVATE: &str = ".larder";
@@ -260,7 +261,8 @@ impl Library {
     /// the disk, and made the current one; the newest of the others stay. Otherwise the packages are linked into
     /// staging, but for those that wait there already ([`Library::stager`]), and become visible by one rename each, then
     /// the record follows; linked trees are not flushed, since a library can always be made again from the store. On an
-    /// error before the first package is replaced nothing has changed. Killed at any instant, every package is whole,
+    /// error before the first package takes the place of another one nothing has changed. Killed at any instant, every
+    /// package is whole,
     /// and the next run knows which ones to look at again. Without anything to change nothing happens.
     pub fn apply(&mut self, change: &Change, linker: &Linker) -> Result<(), LibraryError> {
         if change.put.is_empty() && change.remove.is_empty() {

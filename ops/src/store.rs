@@ -339,14 +339,26 @@ impl Store {
     }
 
     /// Leases sources for as long as this store is open, or the run goes on that this is for: what is there of them from
-    /// here on is not evicted. Call it before looking anything up that is to stay.
+    /// here on is not evicted. Call it before looking anything up that is to stay. An evictor at work is waited for.
     pub fn hold<'a>(&self, sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>) -> io::Result<()> {
+        self.lease.hold(&self.root, self.held(sources))
+    }
+
+    /// Does the same, unless an evictor is at work; says whether it did.
+    pub fn try_hold<'a>(&self, sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>) -> io::Result<bool> {
+        self.lease.try_hold(&self.root, self.held(sources))
+    }
+
+    fn held<'a>(
+        &self,
+        sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>,
+    ) -> impl Iterator<Item = Held> {
         let held = |(package, source): (&PackageName, _)| Held::Source {
             platform: self.platform.clone(),
             package: package.clone(),
             source,
         };
-        self.lease.hold(&self.root, sources.into_iter().map(held))
+        sources.into_iter().map(held)
     }
 
     /// Begins a run: what it asks to hold stays at least until the returned value is dropped, and may go then, even if

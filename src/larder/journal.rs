@@ -94,6 +94,7 @@ impl Inner {
 pub(super) struct Scribe(pub(super) Arc<Journal>);
 
 impl Scribe {
+    /// Writes it down. Listeners who wait are woken by [`Scribe::follow`].
     pub(super) fn tell(&self, event: Event) {
         self.0.tell(event);
     }

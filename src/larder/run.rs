@@ -166,7 +166,11 @@ async fn with_engine(
     }
     let _tenure = store.tenure();
     // From here on nobody evicts what the plan was made with; what went until now is a miss.
-    store.hold(plan.sources())?;
+    if !store.try_hold(plan.sources())? {
+        let sources: Vec<_> = plan.sources().map(|(package, source)| (package.clone(), source)).collect();
+        let leasing = Arc::clone(workshop);
+        blocking(move || leasing.store.hold(sources.iter().map(|(package, source)| (package, *source)))).await?;
+    }
     let (ahead, linker) = (store.ahead(), Arc::new(Linker::new(larder.config.link)));
     // Where every byte is looked at, that is no small thing to do beside the run.
     if workshop.depth == Depth::Glance

@@ -268,11 +268,15 @@ pub(crate) fn scenarios(world: &World, r: &FakeR) -> Vec<Scenario> {
     });
     let import = words(&format!("store import --r {}", r.path.display()));
     let copy = |lockfile: &Path| solve(lockfile, "--link copy");
+    let symlink = |lockfile: &Path| solve(lockfile, "--link symlink");
+    let elsewhere = |lockfile: &Path| solve(lockfile, "--library elsewhere");
     vec![
         Scenario { stdin: Some(exported), ..scenario("import", &[], import) },
         scenario("cold", &[], solve(&one, "")),
         scenario("upgrade", &[solve(&one, "")], solve(&two, "")),
         scenario("copies", &[copy(&one)], copy(&two)),
+        scenario("symlinks", &[elsewhere(&one)], symlink(&one)),
+        scenario("other symlinks", &[symlink(&one), elsewhere(&two)], symlink(&two)),
         scenario("adopt", &[solve(&same, "")], solve(&newer, "")),
         scenario("rebuild", &[solve(&one, "")], solve(&one, "--rebuild aa --rebuild cc")),
         scenario("remove", &[solve(&one, "")], solve(&only, "--exact")),
@@ -323,8 +327,8 @@ fn where_the_disk_fails_at_any_step_the_run_says_so_and_the_next_one_makes_it_go
     let mut n = 0;
     for scenario in scenarios(&world, &r) {
         let fault = match scenario.name {
-            "upgrade" | "rollback" => "EIO",
-            "adopt" | "next generation" => "ENOSPC",
+            "upgrade" | "rollback" | "symlinks" => "EIO",
+            "adopt" | "next generation" | "other symlinks" => "ENOSPC",
             _ => continue,
         };
         let points = world.path(&format!("points of {}", scenario.name));

@@ -65,7 +65,7 @@ fn lose_power(mode: &str, every: usize) {
         return skip(&format!("no file system can be mounted here ({why})"));
     }
     let r = FakeR::working(&world);
-    let wanted = ["cold", "upgrade", "copies", "adopt", "rebuild", "next generation"];
+    let wanted = ["cold", "upgrade", "copies", "symlinks", "adopt", "rebuild", "next generation"];
     let (mut n_losses, mut n_lost) = (0, 0);
     for scenario in scenarios(&world, &r).into_iter().filter(|scenario| wanted.contains(&scenario.name)) {
         let dir = |name: &str| world.path(&format!("{}/{name}", scenario.name.replace(' ', "-")));

@@ -57,7 +57,9 @@ impl Drop for Ahead {
             // Whoever opens the library next does it too.
             let _ = clear(&self.staging);
         }
-        made.record.into_iter().for_each(|(_, written)| written.discard());
+        if made.record.is_some() {
+            Record::discard_entries(&self.root);
+        }
     }
 }
 
@@ -106,7 +108,10 @@ impl Stager {
         let written = Record::write_entries(&self.ahead.root, &entries);
         match written.and_then(Written::flushed) {
             Ok(written) => *record = Some((entries, written)),
-            Err(error) => tracing::debug!(%error, "no record is written ahead"),
+            Err(error) => {
+                tracing::debug!(%error, "no record is written ahead");
+                Record::discard_entries(&self.ahead.root);
+            }
         }
     }
 }

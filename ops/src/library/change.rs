@@ -9,6 +9,7 @@ use std::thread::ScopedJoinHandle;
 
 use crate::fault::{self, fs};
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
 
 use super::generations::{GENERATIONS_KEPT, Generations};
 use super::record::Written;
@@ -135,7 +136,7 @@ impl Library {
     }
 
     /// Makes everything that needs no other package to leave its place; returns which packages are in theirs, and what
-    /// is to get its name when all are: the disk has that begun while links are made and renamed.
+    /// is to get its name when all are. What of that has to be on the disk gets there while links are made and renamed.
     fn make_ready<'a>(
         &self,
         staging: &Path,
@@ -177,8 +178,8 @@ fn stage_all(
         }
         rest.push(put);
     }
-    place_all(&rest, linker, |put| staging.join(&put.package))?;
-    if linker.has_copied() || change.put.iter().any(|put| put.what == What::Foreign) {
+    let has_copied = place_all(&rest, linker, |put| staging.join(&put.package))?;
+    if has_copied {
         // Names are in the file system's journal before the record is; what was copied is not.
         fault::point("library: syncfs")?;
         rustix::fs::syncfs(fs::File::open(staging)?).map_err(io::Error::from)?;
@@ -214,8 +215,11 @@ fn aside(staging: &Path, package: &PackageName) -> PathBuf {
 
 fn open_dir(path: &Path) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let error = |error| io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display()));
-    rustix::fs::open(path, flags, Mode::empty()).map_err(error)
+    rustix::fs::open(path, flags, Mode::empty()).map_err(|error| named(path, error))
+}
+
+fn named(path: &Path, error: Errno) -> io::Error {
+    io::Error::new(io::Error::from(error).kind(), format!("{}: {error}", path.display()))
 }
 
 /// Moves staged packages to where none of their names is; what is in its place is added to `in_place`.
@@ -229,9 +233,20 @@ fn appear_all<'a>(
     for Put { package, .. } in &change.put {
         fault::point("library: put in place")?;
         let name = package.as_str();
-        if rustix::fs::renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE).is_ok() {
-            in_place.insert(package);
+        match rustix::fs::renameat_with(&from, name, &to, name, RenameFlags::NOREPLACE) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => continue,
+            // Some network file systems cannot tell.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {
+                let place = root.join(package);
+                if place.symlink_metadata().is_ok() {
+                    continue;
+                }
+                fs::rename(staging.join(package), place)?;
+            }
+            Err(error) => return Err(named(&root.join(package), error)),
         }
+        in_place.insert(package);
     }
     Ok(())
 }
@@ -243,12 +258,9 @@ fn take_back(root: &Path, staging: &Path, in_place: &BTreeSet<&PackageName>) {
     }
 }
 
-/// Moves one to where one of its name may be, or where the file system cannot tell.
+/// Moves one to where one of its name is.
 fn replace(staging: &Path, root: &Path, package: &PackageName) -> io::Result<()> {
     let (staged, place) = (staging.join(package), root.join(package));
-    if place.symlink_metadata().is_err() {
-        return fs::rename(staged, place);
-    }
     fault::point("library: exchange")?;
     // A directory cannot be renamed over another. Exchanged, the old one is in staging, to be removed.
     if rustix::fs::renameat_with(CWD, &staged, CWD, &place, RenameFlags::EXCHANGE).is_ok() {
@@ -262,8 +274,8 @@ fn replace(staging: &Path, root: &Path, package: &PackageName) -> io::Result<()>
 
 /// Puts all trees in their places, several at a time: the work is the kernel's, mostly waiting for locks of
 /// directories, and a second thread helps even on one core's worth of it. A few symlinks are made sooner than a thread
-/// starts.
-fn place_all(all: &[&Put], linker: &Linker, place: impl Fn(&Put) -> PathBuf + Sync) -> io::Result<()> {
+/// starts. Says whether bytes were copied.
+fn place_all(all: &[&Put], linker: &Linker, place: impl Fn(&Put) -> PathBuf + Sync) -> io::Result<bool> {
     let (sharing, copying) = (Linker::new(None), Linker::new(Some(LinkMode::Copy)));
     let next = AtomicUsize::new(0);
     let work = || {
@@ -283,11 +295,13 @@ fn place_all(all: &[&Put], linker: &Linker, place: impl Fn(&Put) -> PathBuf + Sy
         Ok::<_, io::Error>(())
     };
     if linker.mode() == LinkMode::Symlink {
-        return work();
+        work()?;
+    } else {
+        let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(all.len());
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
+            threads.into_iter().try_for_each(joined)
+        })?;
     }
-    let n_threads = std::thread::available_parallelism().map_or(2, usize::from).min(all.len());
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(joined)
-    })
+    Ok([linker, &sharing, &copying].into_iter().any(Linker::has_copied))
 }

@@ -35,7 +35,7 @@ impl Record {
     pub fn read(library: &Path, platform: &str) -> Result<Self, LibraryError> {
         let entries = Self::entries(library)?;
         let pending: Option<BTreeSet<PackageName>> = read_or_lost(library, PENDING)?;
-        let there: Option<String> = read_or_lost(library, PLATFORM)?;
+        let there = self::platform(library)?;
         let is_for_this = there.is_some_and(|there| there.is_empty() || there == platform);
         let mut record = Self { entries, platform: platform.to_owned(), ..Self::default() };
         if pending.is_none() || !is_for_this {
@@ -79,7 +79,7 @@ impl Record {
 
     /// Says whether it is written down what the packages are for.
     pub(super) fn has_platform(&self, library: &Path) -> bool {
-        read_or_lost(library, PLATFORM).is_ok_and(|there| there.as_ref() == Some(&self.platform))
+        platform(library).is_ok_and(|there| there.as_ref() == Some(&self.platform))
     }
 
     /// Writes what is to take the place of the platform. It is not flushed: see [`read_or_lost`].
@@ -90,6 +90,11 @@ impl Record {
     /// Writes what is to take the place of the entries.
     pub(super) fn write_entries(library: &Path, entries: &BTreeMap<PackageName, Reference>) -> io::Result<Written> {
         write_json(library, NEW[0], Path::new(RECORD), entries)
+    }
+
+    /// Removes what was to take the place of the entries, or what there is of it.
+    pub(super) fn discard_entries(library: &Path) {
+        let _ = fs::remove_file(library.join(PRIVATE).join(NEW[0]));
     }
 
     /// Writes down what is about to change. It is not flushed: see [`read_or_lost`].
@@ -128,6 +133,12 @@ impl Record {
     }
 }
 
+/// Returns what the packages of a library are for, if that is written down; `None` if a loss of power has left no trace
+/// of it but its file.
+pub(crate) fn platform(library: &Path) -> io::Result<Option<String>> {
+    read_or_lost(library, PLATFORM)
+}
+
 /// Returns when the record of a library was last written.
 pub(super) fn written(library: &Path) -> io::Result<std::time::SystemTime> {
     fs::metadata(library.join(RECORD)).or_else(|_| fs::metadata(library))?.modified()
@@ -149,7 +160,9 @@ fn read_json<T: serde::de::DeserializeOwned + Default>(path: &Path) -> Result<T,
 fn read_or_lost<T: serde::de::DeserializeOwned + Default>(library: &Path, name: &str) -> io::Result<Option<T>> {
     match fs::read(library.join(PRIVATE).join(name)) {
         Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Some(T::default())),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Some(T::default()))
+        }
         Err(error) => Err(error),
     }
 }
@@ -178,10 +191,6 @@ impl Written {
             fs::File::open(&self.new)?.sync_data()?;
         }
         Ok(Self { is_flushed: true, ..self })
-    }
-
-    pub(super) fn discard(self) {
-        let _ = fs::remove_file(self.new);
     }
 
     pub(super) fn take_place(self) -> io::Result<()> {

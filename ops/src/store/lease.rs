@@ -13,9 +13,8 @@
 //! of the newest run when it was last asked for: what was not since the oldest run that goes on began is nobody's, and
 //! given back when a run ends.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -107,32 +106,48 @@ impl Lease {
         Tenure { lease: self, root, run }
     }
 
-    /// Leases what is not leased yet; when this returns, no evictor will take it.
+    /// Leases what is not leased yet; when this returns, no evictor will take it. One that is at work is waited for.
     pub(super) fn hold(&self, root: &Path, wanted: impl IntoIterator<Item = Held>) -> io::Result<()> {
+        self.pass(root, wanted, |gate| lock::take_shared(gate).map(|()| true)).map(drop)
+    }
+
+    /// Does the same, unless an evictor is at work; says whether it did.
+    pub(super) fn try_hold(&self, root: &Path, wanted: impl IntoIterator<Item = Held>) -> io::Result<bool> {
+        self.pass(root, wanted, lock::try_take_shared)
+    }
+
+    fn pass(
+        &self,
+        root: &Path,
+        wanted: impl IntoIterator<Item = Held>,
+        take: impl FnOnce(&fs::File) -> io::Result<bool>,
+    ) -> io::Result<bool> {
         let mut state = self.lock();
         let State { held, kept, n_runs, .. } = &mut *state;
         if matches!(kept, Kept::Gate { .. } | Kept::Unwritable) {
-            return Ok(());
+            return Ok(true);
         }
-        let mut lines = String::new();
+        let mut new = Vec::new();
         for item in wanted {
-            match held.entry(item) {
-                Entry::Occupied(mut run) => drop(run.insert(*n_runs)),
-                Entry::Vacant(place) => {
-                    lines.push_str(&place.key().to_string());
-                    lines.push('\n');
-                    place.insert(*n_runs);
-                }
+            match held.get_mut(&item) {
+                Some(run) => *run = *n_runs,
+                None => new.push(item),
             }
         }
-        if lines.is_empty() {
-            return Ok(());
+        if new.is_empty() {
+            return Ok(true);
         }
         let Some(gate) = open_gate(root) else {
             *kept = Kept::Unwritable;
-            return Ok(());
+            return Ok(true);
         };
-        lock::take_shared(&gate)?;
+        if !take(&gate)? {
+            return Ok(false);
+        }
+        let mut lines = String::new();
+        for item in &new {
+            let _ = writeln!(lines, "{item}");
+        }
         let written = match kept {
             Kept::Lease(_, file) => file.write_all(lines.as_bytes()),
             _ => create(root).and_then(|(path, mut file)| {
@@ -142,15 +157,16 @@ impl Lease {
             }),
         };
         match written {
-            Ok(()) => Ok(()),
+            Ok(()) => {}
             // Full, read-only, forbidden: such a store serves what it has, and a build that needs more will say so.
             Err(error) if error.kind() != io::ErrorKind::Unsupported => {
                 tracing::debug!(%error, "no lease; evictors wait instead");
                 *kept = Kept::Gate { _file: gate };
-                Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => return Err(error),
         }
+        held.extend(new.into_iter().map(|item| (item, *n_runs)));
+        Ok(true)
     }
 }
 
@@ -310,6 +326,19 @@ mod tests {
         let gate = ClosedGate::close(root.path()).unwrap();
         assert!(!gate.leased().holds(&blob("a")));
         assert_eq!(fs::read_dir(root.path().join(".leases")).unwrap().count(), 1, "only the gate is left");
+    }
+
+    #[test]
+    fn while_an_evictor_is_at_work_nothing_is_leased_by_who_does_not_wait() {
+        let root = tempfile::tempdir().unwrap();
+        let lease = Lease::default();
+        let gate = ClosedGate::close(root.path()).unwrap();
+        assert!(!lease.try_hold(root.path(), [blob("a")]).unwrap());
+        drop(gate);
+        assert!(lease.try_hold(root.path(), [blob("a")]).unwrap());
+        let gate = ClosedGate::close(root.path()).unwrap();
+        assert!(gate.leased().holds(&blob("a")));
+        assert!(lease.try_hold(root.path(), [blob("a")]).unwrap(), "it is leased");
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::fault::fs;
 use crate::digest::Sha256Digest;
 use crate::fs::write_atomically;
 use crate::key::Reference;
-use crate::library::trees;
+use crate::library::{self, trees};
 use crate::package::PackageName;
 use crate::workers::{Life, Workers};
 
@@ -88,8 +88,8 @@ impl Rooted {
 
     fn add_tree(&mut self, library: &Path) -> io::Result<()> {
         let holds: Option<BTreeMap<PackageName, Reference>> = read(&library.join(".packages.json"))?;
-        let platform: Option<String> = read(&library.join(".larder/platform.json"))?;
-        let platform = platform.unwrap_or_default();
+        // A platform that a loss of power has left no trace of, but its file, stands for any.
+        let platform = library::platform(library)?.unwrap_or_default();
         for (package, reference) in holds.unwrap_or_default() {
             self.entries.insert(entry(&platform, package.as_str(), reference));
         }
@@ -121,7 +121,7 @@ mod tests {
         Reference { source: Sha256Digest::of(text.as_bytes()), config: Sha256Digest::of(b"") }
     }
 
-    fn library(dir: &Path, package: &str) -> PathBuf {
+    fn library_with(dir: &Path, package: &str) -> PathBuf {
         fs::create_dir_all(dir).unwrap();
         let record = serde_json::json!({ package: reference(package).to_string() });
         fs::write(dir.join(".packages.json"), record.to_string()).unwrap();
@@ -132,17 +132,22 @@ mod tests {
     fn living_libraries_and_workers_hold_what_their_records_name() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("store");
-        let own = library(&dir.path().join("own"), "cli");
+        let own = library_with(&dir.path().join("own"), "cli");
         fs::create_dir(own.join(".larder")).unwrap();
         fs::write(own.join(".larder/platform.json"), "\"here\"").unwrap();
         register(&root, &own).unwrap();
         register(&root, &own).unwrap();
-        library(&Workers::of(&root).create(None).unwrap().library, "rlang");
+        library_with(&Workers::of(&root).create(None).unwrap().library, "rlang");
         let rooted = Rooted::read(&root, |_| panic!("all are there")).unwrap();
         assert!(rooted.holds("here", "cli", reference("cli")));
         assert!(!rooted.holds("there", "cli", reference("cli")), "another platform's entry is another");
         assert!(!rooted.holds("here", "cli", reference("other")));
         assert!(rooted.holds("anywhere", "rlang", reference("rlang")));
+        for lost in ["", "\0\0\0"] {
+            fs::write(own.join(".larder/platform.json"), lost).unwrap();
+            let rooted = Rooted::read(&root, |_| panic!("all are there")).unwrap();
+            assert!(rooted.holds("there", "cli", reference("cli")), "after a loss of power it may be for any");
+        }
     }
 
     #[test]
@@ -153,7 +158,7 @@ mod tests {
         let mut gone = Vec::new();
         Rooted::read(&root, |record| gone.push(record.to_owned())).unwrap();
         assert_eq!(gone, items(&root.join(".roots")));
-        let odd = library(&dir.path().join("odd"), "cli");
+        let odd = library_with(&dir.path().join("odd"), "cli");
         fs::write(odd.join(".packages.json"), "{").unwrap();
         register(&root, &odd).unwrap();
         let error = Rooted::read(&root, |_| {}).unwrap_err();
