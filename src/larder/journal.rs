@@ -3,7 +3,7 @@
 //! There is one record, and a listener is a place in it. So nothing piles up for those who do not read: progress and the
 //! output of builds take the place of what was told before, and go when their package has settled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,9 @@ use crate::event::Event;
 
 /// How many pieces of a build's output are kept at a time.
 const OUTPUT_SLOTS: u64 = 64;
+
+/// How many events a listener takes at a time. What it has taken is no longer replaced by what comes later.
+const COPIES_MAX: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Journal {
@@ -74,7 +77,7 @@ impl Journal {
     }
 
     pub(super) fn listen(self: &Arc<Self>) -> Events {
-        Events { journal: Arc::clone(self), next: 0 }
+        Events { journal: Arc::clone(self), next: 0, copied: VecDeque::new() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -84,6 +87,16 @@ impl Journal {
 }
 
 impl Inner {
+    /// Copies events from `next` on, until there are so many.
+    fn copy(&self, next: &mut u64, copied: &mut VecDeque<(Duration, Event)>, n_max: usize) {
+        while copied.len() < n_max
+            && let Some((event, after)) = self.history.next(*next)
+        {
+            copied.push_back(event.clone());
+            *next = after;
+        }
+    }
+
     fn wake(&mut self) {
         self.has_news = false;
         self.wakers.drain(..).for_each(Waker::wake);
@@ -131,6 +144,8 @@ impl Drop for Scribe {
 pub struct Events {
     journal: Arc<Journal>,
     next: u64,
+    /// Copied from the journal, and not yet handed out: who tells is not to wait for who listens at each event.
+    copied: VecDeque<(Duration, Event)>,
 }
 
 impl Events {
@@ -141,14 +156,8 @@ impl Events {
 
     /// Returns what was told so far and is not read yet, each with the time since the start of the run; waits for nothing.
     pub fn so_far(&mut self) -> Vec<(Duration, Event)> {
-        let journal = Arc::clone(&self.journal);
-        let inner = journal.lock();
-        let mut events = Vec::new();
-        while let Some((event, next)) = inner.history.next(self.next) {
-            events.push(event.clone());
-            self.next = next;
-        }
-        events
+        self.journal.lock().copy(&mut self.next, &mut self.copied, usize::MAX);
+        std::mem::take(&mut self.copied).into()
     }
 
     /// Returns how long ago the run began.
@@ -162,18 +171,17 @@ impl Events {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {
-        let mut inner = self.journal.lock();
-        if let Some(((_, event), next)) = inner.history.next(self.next) {
-            self.next = next;
-            return Poll::Ready(Some(event.clone()));
+        if self.copied.is_empty() {
+            let mut inner = self.journal.lock();
+            inner.copy(&mut self.next, &mut self.copied, COPIES_MAX);
+            if self.copied.is_empty() && !inner.is_over {
+                if !inner.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+                    inner.wakers.push(cx.waker().clone());
+                }
+                return Poll::Pending;
+            }
         }
-        if inner.is_over {
-            return Poll::Ready(None);
-        }
-        if !inner.wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            inner.wakers.push(cx.waker().clone());
-        }
-        Poll::Pending
+        Poll::Ready(self.copied.pop_front().map(|(_, event)| event))
     }
 }
 

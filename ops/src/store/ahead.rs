@@ -61,6 +61,15 @@ impl Store {
 }
 
 impl Ahead {
+    /// Says whether an entry was found whole, and nobody has taken it yet.
+    pub(super) fn has(&self, package: &PackageName, reference: Reference) -> bool {
+        let runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.iter().filter_map(Weak::upgrade).any(|found| {
+            let found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            matches!(found.get(&(package.clone(), reference)), Some(Look::Whole(_)))
+        })
+    }
+
     /// Takes what was found of an entry; if nothing was yet, nobody needs to look any more.
     fn take(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
         let runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);

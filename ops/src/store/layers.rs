@@ -46,7 +46,8 @@ impl Store {
     /// Says whether the store has an entry, or one below, by its sidecar alone, which comes last and goes first. Whoever
     /// takes the entry looks at its tree, too.
     pub fn has(&self, package: &PackageName, reference: Reference) -> bool {
-        self.layers().any(|store| store.sidecar_path(package, reference).is_file())
+        self.ahead.has(package, reference)
+            || self.layers().any(|store| store.sidecar_path(package, reference).is_file())
     }
 
     /// Returns where an entry's tree is, here or below, or here would be.
