@@ -259,14 +259,20 @@ def warm(machine: Machine) -> dict[str, float]:
     n_files = sum(len(files) for tree in all_trees for _, _, files in os.walk(tree))
     floor = machine.work / "link_floor"
     subprocess.run(["cc", "-O2", "-o", str(floor), str(HERE / "link_floor.c")], check=True)
-    hard, hard_floor, sym, sym_floor = [], [], [], []
-    for _ in range(1 if machine.is_small else 9):
-        hard.append(machine.run(many, "store", machine.new("library"), "--link", "hardlink")[0])
-        sym.append(machine.run(hundred, "store", machine.new("library"), "--link", "symlink")[0])
-        for how, walls in [("hard", hard_floor), ("sym", sym_floor)]:
-            place = machine.work / machine.new("floor")
-            place.mkdir()
-            walls.append(timed([str(floor), how, str(place), *all_trees])[0])
+
+    def loop(how: str) -> float:
+        place = machine.work / machine.new("floor")
+        place.mkdir()
+        return timed([str(floor), how, str(place), *all_trees])[0]
+
+    def linked(lock: Path, how: str) -> float:
+        return machine.run(lock, "store", machine.new("library"), "--link", how)[0]
+
+    n = 1 if machine.is_small else 9
+    # What was written until now, and 5,000 hard links each time, would be written out while symlinks are made.
+    os.sync()
+    sym, sym_floor = zip(*((linked(hundred, "symlink"), loop("sym")) for _ in range(n)))
+    hard, hard_floor = zip(*((linked(many, "hardlink"), loop("hard")) for _ in range(n)))
     wall, least = statistics.median(hard), statistics.median(hard_floor)
     return {
         "warm, hard links: packages": len(all_trees),
