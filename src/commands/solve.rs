@@ -7,6 +7,7 @@ use std::time::Duration;
 use larder_ops::budget::Jobserver;
 use larder_ops::link::LinkMode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use super::cicache::Auto;
 use super::clock::Clock;
@@ -82,10 +83,12 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         palette: palette(env, args.output.color),
         is_terminal: io::stderr().is_terminal(),
     };
-    // Not two: what has to be done at once is in processes and threads of its own, and workers that take tasks from each
-    // other wake each other. Not none: who reads the output slowly, or not at all, is not to keep the run waiting.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    let exit = runtime.block_on(async {
+    // The run has this thread: what has to be done at once is in processes and threads of its own, and workers that take
+    // tasks from each other wake each other. It is shown by another: who reads the output slowly, or not at all, is not to
+    // keep the run waiting.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (is_shown, shown) = oneshot::channel::<()>();
+    let show = async {
         let mut signals = Signals::new()?;
         if let Some(ci) = &ci {
             tokio::select! {
@@ -103,6 +106,16 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         // However it ended: what took so long before a failure is worth knowing, too.
         let written = clock.write(args.output.quiet || args.output.json);
         exit.and_then(|exit| written.map(|()| exit))
+    };
+    let exit = std::thread::scope(|threads| {
+        let handle = runtime.handle();
+        let showing = threads.spawn(move || {
+            let _is_shown = is_shown;
+            handle.block_on(show)
+        });
+        // It is never sent: the end of that thread, however it comes, is what is waited for.
+        let _ = runtime.block_on(shown);
+        showing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     // A thread that waits for a lock of another process would keep this one waiting.
     runtime.shutdown_background();

@@ -97,9 +97,10 @@ impl Inner {
         }
     }
 
-    fn wake(&mut self) {
+    /// Returns those who are to be woken once the lock is free: who wakes at once would only wait for it.
+    fn to_wake(&mut self) -> Vec<Waker> {
         self.has_news = false;
-        self.wakers.drain(..).for_each(Waker::wake);
+        std::mem::take(&mut self.wakers)
     }
 }
 
@@ -119,9 +120,9 @@ impl Scribe {
         poll_fn(|cx| {
             let polled = run.as_mut().poll(cx);
             let mut inner = self.0.lock();
-            if inner.has_news {
-                inner.wake();
-            }
+            let listeners = if inner.has_news { inner.to_wake() } else { Vec::new() };
+            drop(inner);
+            listeners.into_iter().for_each(Waker::wake);
             polled
         })
         .await
@@ -132,7 +133,9 @@ impl Drop for Scribe {
     fn drop(&mut self) {
         let mut inner = self.0.lock();
         inner.is_over = true;
-        inner.wake();
+        let listeners = inner.to_wake();
+        drop(inner);
+        listeners.into_iter().for_each(Waker::wake);
     }
 }
 
