@@ -16,7 +16,7 @@ use larder_ops::op::{MEMORY, Origin, Workshop};
 use larder_ops::package::PackageName;
 use larder_ops::sonames::SystemLibraries;
 use larder_ops::store::transfer::{ExportError, ImportError};
-use larder_ops::store::{Depth, Store};
+use larder_ops::store::{Depth, Store, Visit};
 use larder_ops::tiers::{Address, KeyError, SecretKey, TierError, Tiers, TiersConfig};
 use larder_ops::toolchain::{Distro, ToolchainError};
 use larder_ops::trouble::{Trouble, is_environment};
@@ -293,7 +293,7 @@ impl Larder {
     pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
         let record = Record::read(&request.library, &self.host.platform)?;
         let beside = self.beside(lockfile, request, &self.store(), Access::Look)?;
-        self.plan_with(lockfile, request, &self.store(), &record, beside.as_ref())
+        self.plan_with(lockfile, request, &self.store(), None, &record, beside.as_ref())
     }
 
     fn plan_with(
@@ -301,10 +301,11 @@ impl Larder {
         lockfile: &Lockfile,
         request: &Request,
         store: &Store,
+        visit: Option<&Visit<'_>>,
         record: &Record,
         beside: Option<&Beside>,
     ) -> Result<Plan, Error> {
-        let known = self.known(store, record, &request.library, beside);
+        let known = Known { visit, ..self.known(store, record, &request.library, beside) };
         self.plan_from(lockfile, request, &known, beside)
     }
 
@@ -318,7 +319,7 @@ impl Larder {
         let (toolchain, blobs) = (&self.host.toolchain, &self.blobs);
         let tiers = self.tiers.as_deref();
         let stock = Stock::of(store);
-        Known { store, record, library, beside, tiers, depth: self.depth(), toolchain, blobs, stock }
+        Known { store, visit: None, record, library, beside, tiers, depth: self.depth(), toolchain, blobs, stock }
     }
 
     fn makevars(&self) -> Result<Option<Sha256Digest>, Error> {

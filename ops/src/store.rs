@@ -45,6 +45,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use crate::fault::fs;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::Sha256Digest;
@@ -83,7 +84,7 @@ pub mod transfer;
 pub mod verify;
 mod writable;
 
-pub use ahead::LookAhead;
+pub use ahead::{LookAhead, Visit};
 pub use entry::{BrokenEntry, Depth, Problem};
 pub use evict::{EvictError, Evicted, Policy, Summary, What, evict, remove};
 pub use keys::Lead;
@@ -330,23 +331,34 @@ impl Store {
 
     /// Notes that an entry is used now. A store that cannot be written is used all the same.
     pub fn touch(&self, package: &PackageName, reference: Reference) {
+        let _ = self.note_use(package, reference);
+    }
+
+    /// Returns the tree of an entry if the store has it, or one below, as [`Store::lookup`] does, and notes that it is used.
+    pub fn lookup_used(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
+        match self.note_use(package, reference) {
+            // Its sidecar is there, then.
+            Ok(()) if join(&self.tree(package, reference), "DESCRIPTION").is_file() => {
+                Some(self.tree(package, reference))
+            }
+            Ok(()) | Err(Errno::NOENT) => self.bases.iter().find_map(|base| base.lookup_here(package, reference)),
+            Err(_) => self.lookup(package, reference),
+        }
+    }
+
+    fn note_use(&self, package: &PackageName, reference: Reference) -> Result<(), Errno> {
         let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
         let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
         let path = self.sidecar_path(package, reference);
-        if let Err(error) = rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty()) {
+        rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty()).inspect_err(|error| {
             tracing::debug!(path = %path.display(), %error, "last use is not recorded");
-        }
+        })
     }
 
     /// Leases sources for as long as this store is open, or the run goes on that this is for: what is there of them from
     /// here on is not evicted. Call it before looking anything up that is to stay. An evictor at work is waited for.
     pub fn hold<'a>(&self, sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>) -> io::Result<()> {
         self.lease.hold(&self.root, self.held(sources))
-    }
-
-    /// Does the same, unless an evictor is at work; says whether it did.
-    pub fn try_hold<'a>(&self, sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>) -> io::Result<bool> {
-        self.lease.try_hold(&self.root, self.held(sources))
     }
 
     fn held<'a>(

@@ -1,9 +1,13 @@
 //! What lies in caches beyond this machine, as far as a plan has to know.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use larder_ops::store::{self, Store};
+use larder_ops::blocking;
+use larder_ops::digest::Sha256Digest;
+use larder_ops::package::PackageName;
+use larder_ops::store::{self, Store, Visit};
 
 use super::reference::Beside;
 use super::{Error, Larder, Record, Request};
@@ -68,19 +72,56 @@ impl Larder {
         record: &Record,
         beside: Option<&Beside>,
     ) -> Result<Plan, Error> {
-        let mut plan = self.plan_with(lockfile, request, store, record, beside)?;
-        let Some(tiers) = &self.tiers else { return Ok(plan) };
         loop {
-            let is_made = |action| matches!(action, Action::Recompile | Action::Ingest | Action::Unknown);
-            let sources = plan.sources_of(|vertex| is_made(vertex.action) && !vertex.spec.is_rebuilt);
-            let sources = sources.map(|(package, source)| (package.clone(), source));
-            let unasked = tiers.unasked(store.platform(), sources);
-            if unasked.is_empty() {
+            let plan = self.plan_with(lockfile, request, store, None, record, beside)?;
+            if !self.ask_for(&plan, store).await {
                 return Ok(plan);
             }
-            tiers.survey(store.platform(), unasked).await;
-            plan = self.plan_with(lockfile, request, store, record, beside)?;
         }
+    }
+
+    /// Does the same for a run that will load what the plan says: it stays in the store until it has left the visit. An
+    /// evictor at work is waited for.
+    pub(super) async fn plan_visiting<'s>(
+        &self,
+        lockfile: &Lockfile,
+        request: &Request,
+        store: &'s Arc<Store>,
+        record: &Record,
+        beside: Option<&Beside>,
+    ) -> Result<(Plan, Visit<'s>), Error> {
+        loop {
+            let Some(visit) = store.try_visit()? else {
+                let waiting = Arc::clone(store);
+                blocking(move || waiting.visit().map(drop)).await?;
+                continue;
+            };
+            let plan = self.plan_with(lockfile, request, store, Some(&visit), record, beside)?;
+            if self.unasked(&plan, store).is_empty() {
+                return Ok((plan, visit));
+            }
+            // A server may be slow, and keeps no evictor waiting.
+            drop(visit);
+            self.ask_for(&plan, store).await;
+        }
+    }
+
+    /// Returns the sources of what would have to be made that the caches were not asked about yet.
+    fn unasked(&self, plan: &Plan, store: &Store) -> Vec<(PackageName, Sha256Digest)> {
+        let Some(tiers) = &self.tiers else { return Vec::new() };
+        let is_made = |action| matches!(action, Action::Recompile | Action::Ingest | Action::Unknown);
+        let sources = plan.sources_of(|vertex| is_made(vertex.action) && !vertex.spec.is_rebuilt);
+        tiers.unasked(store.platform(), sources.map(|(package, source)| (package.clone(), source)))
+    }
+
+    /// Asks the caches about what would have to be made; says whether they were asked anything, so that they may know more.
+    async fn ask_for(&self, plan: &Plan, store: &Store) -> bool {
+        let (Some(tiers), unasked) = (&self.tiers, self.unasked(plan, store)) else { return false };
+        if unasked.is_empty() {
+            return false;
+        }
+        tiers.survey(store.platform(), unasked).await;
+        true
     }
 
     /// Waits for what is written to caches in the background, and returns what the user should know of caches.

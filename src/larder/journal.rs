@@ -80,6 +80,15 @@ impl Journal {
         Events { journal: Arc::clone(self), next: 0, copied: VecDeque::new() }
     }
 
+    /// Wakes those who wait for what was told since, or for the end. The lock is free by then: they take it next.
+    fn wake(&self) {
+        let mut inner = self.lock();
+        let has_news = std::mem::take(&mut inner.has_news) || inner.is_over;
+        let waiting = if has_news { std::mem::take(&mut inner.wakers) } else { Vec::new() };
+        drop(inner);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         // No method leaves it half changed.
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,12 +104,6 @@ impl Inner {
             copied.push_back(event.clone());
             *next = after;
         }
-    }
-
-    /// Returns those who are to be woken once the lock is free: who wakes at once would only wait for it.
-    fn to_wake(&mut self) -> Vec<Waker> {
-        self.has_news = false;
-        std::mem::take(&mut self.wakers)
     }
 }
 
@@ -119,10 +122,7 @@ impl Scribe {
         let mut run = pin!(run);
         poll_fn(|cx| {
             let polled = run.as_mut().poll(cx);
-            let mut inner = self.0.lock();
-            let listeners = if inner.has_news { inner.to_wake() } else { Vec::new() };
-            drop(inner);
-            listeners.into_iter().for_each(Waker::wake);
+            self.0.wake();
             polled
         })
         .await
@@ -131,11 +131,8 @@ impl Scribe {
 
 impl Drop for Scribe {
     fn drop(&mut self) {
-        let mut inner = self.0.lock();
-        inner.is_over = true;
-        let listeners = inner.to_wake();
-        drop(inner);
-        listeners.into_iter().for_each(Waker::wake);
+        self.0.lock().is_over = true;
+        self.0.wake();
     }
 }
 

@@ -13,7 +13,7 @@ use larder_ops::library::{self, Record, ReferenceLibrary};
 use larder_ops::op::Origin;
 use larder_ops::package::{Description, PackageName};
 use larder_ops::source;
-use larder_ops::store::{Configs, Depth, Sidecar, Store};
+use larder_ops::store::{Configs, Depth, Sidecar, Store, Visit};
 use larder_ops::tiers::Tiers;
 use larder_ops::toolchain::{Provided, Toolchain};
 
@@ -59,6 +59,8 @@ impl<'a> Stock<'a> {
 /// What a plan may know, from where it is kept.
 pub(super) struct Known<'a> {
     pub(super) store: &'a Store,
+    /// By which the run that plans is in the store.
+    pub(super) visit: Option<&'a Visit<'a>>,
     pub(super) record: &'a Record,
     pub(super) library: &'a Path,
     pub(super) beside: Option<&'a Beside>,
@@ -105,7 +107,12 @@ impl Knowledge for Known<'_> {
     }
 
     fn has(&self, package: &PackageName, reference: Reference) -> bool {
-        self.stock.ask(package, |store| store.has(package, reference).then_some(())).is_some()
+        let visit = self.visit.filter(|_| self.depth == Depth::Glance);
+        let has = |store: &Store| match visit {
+            Some(visit) => visit.has(package, reference),
+            None => store.has(package, reference),
+        };
+        self.stock.ask(package, |store| has(store).then_some(())).is_some()
     }
 
     fn elsewhere(&self, package: &PackageName, reference: Reference) -> Option<String> {

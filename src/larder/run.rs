@@ -10,8 +10,7 @@ use larder_ops::library::Library;
 use larder_ops::link::Linker;
 use larder_ops::lock;
 use larder_ops::op::{Commission, PackageOp, Workshop};
-use larder_ops::package::PackageName;
-use larder_ops::store::{Depth, LookAhead, Store};
+use larder_ops::store::LookAhead;
 use larder_ops::wire::Graph;
 use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
@@ -150,7 +149,10 @@ async fn with_engine(
         let _ = done.send(());
     });
     let beside = larder.beside(lockfile, request, store, Access::Hold)?;
-    let plan = larder.plan_asking(lockfile, request, store, library.record(), beside.as_ref()).await?;
+    let _tenure = store.tenure();
+    let (plan, visit) = larder.plan_visiting(lockfile, request, store, library.record(), beside.as_ref()).await?;
+    // From here on nobody evicts what the plan was made with.
+    let ahead = visit.leave(plan.sources())?;
     emit(Event::Plan {
         platform: larder.host.platform.clone(),
         n_vertices: plan.dag.len() + plan.stale.len(),
@@ -164,20 +166,8 @@ async fn with_engine(
     if let Some(message) = trouble::check(store, &plan)? {
         emit(Event::Warning { message });
     }
-    let _tenure = store.tenure();
-    // From here on nobody evicts what the plan was made with; what went until now is a miss.
-    if !store.try_hold(plan.sources())? {
-        let sources: Vec<_> = plan.sources().map(|(package, source)| (package.clone(), source)).collect();
-        let leasing = Arc::clone(workshop);
-        blocking(move || leasing.store.hold(sources.iter().map(|(package, source)| (package, *source)))).await?;
-    }
-    let (ahead, linker) = (store.ahead(), Arc::new(Linker::new(larder.config.link)));
-    // Where every byte is looked at, that is no small thing to do beside the run.
-    if workshop.depth == Depth::Glance
-        && let Some(work) = work_ahead(&plan, store, &ahead, &library, &linker)
-    {
-        meanwhile.spawn_blocking(work);
-    }
+    let linker = Arc::new(Linker::new(larder.config.link));
+    stage_ahead(&plan, &ahead, &library, &linker, stop, meanwhile);
     if let Err(error) = larder.blobs.create() {
         // A store that is there but cannot be written serves what it has; a download that finds no place says so.
         if !store.root().is_dir() {
@@ -236,39 +226,37 @@ async fn all_of(meanwhile: &mut JoinSet<()>) {
     }
 }
 
-/// Returns the work of looking at what the run will load, roughly in the order of that, and of making ready what the
-/// library will need of it; `None` if nothing is to be loaded.
-fn work_ahead(
+/// Begins to make ready what the library will need of what the run loads, and its record if all is there that it needs.
+fn stage_ahead(
     plan: &Plan,
-    store: &Arc<Store>,
     ahead: &LookAhead,
     library: &Library,
     linker: &Arc<Linker>,
-) -> Option<impl FnOnce() + Send + 'static> {
-    let vertices = plan.dag.dependants_first().iter().rev().map(|id| plan.dag.op(*id));
-    let loads = vertices.filter(|vertex| vertex.action == Action::Load).filter_map(|vertex| vertex.key.as_ref());
-    let loads: Vec<_> = loads.map(|key| (key.package().clone(), key.reference())).collect();
-    if loads.is_empty() {
-        return None;
-    }
+    stop: &Stop,
+    meanwhile: &mut JoinSet<()>,
+) {
+    let Some(stager) = library.stager(linker).map(Arc::new) else { return };
+    let loads = plan.vertices().filter(|vertex| vertex.action == Action::Load);
+    let found = loads.map(|vertex| {
+        let (package, reference) = (&vertex.spec.package, vertex.key.as_ref()?.reference());
+        Some((package.clone(), reference, ahead.tree(package, reference)?))
+    });
+    let found: Vec<Option<_>> = found.collect();
     let is_there = |vertex: &Vertex| matches!(vertex.action, Action::Keep | Action::Load | Action::Provided);
-    let expected = plan.vertices().all(is_there).then(|| {
-        let is_planned = |package: &PackageName| plan.ids.contains_key(package);
-        library.record().expected(is_planned, loads.iter().cloned())
-    });
-    let stager = library.stager(linker).map(Arc::new);
-    let staging = stager.clone();
-    let look = ahead.work(Arc::clone(store), loads, move |package, tree| {
-        if let Some(staging) = &staging {
-            staging.stage(package, tree);
-        }
-    });
-    Some(move || {
-        let has_seen_all = look();
-        if let (true, Some(stager), Some(expected)) = (has_seen_all, stager, expected) {
-            stager.expect(expected);
-        }
-    })
+    let has_all = plan.vertices().all(is_there) && found.iter().all(Option::is_some);
+    let found: Vec<_> = found.into_iter().flatten().collect();
+    if found.is_empty() {
+        return;
+    }
+    if has_all {
+        let put = found.iter().map(|(package, reference, _)| (package.clone(), *reference));
+        let expected = library.record().expected(|package| plan.ids.contains_key(package), put);
+        let stager = Arc::clone(&stager);
+        meanwhile.spawn_blocking(move || stager.expect(expected));
+    }
+    let stop = stop.clone();
+    let wanted = move || found.into_iter().take_while(move |_| !stop.is_requested());
+    meanwhile.spawn_blocking(move || wanted().for_each(|(package, _, tree)| stager.stage(&package, &tree)));
 }
 
 /// Brings all packages to their end, as part of what the solver has to do for others besides, and tells how it goes.

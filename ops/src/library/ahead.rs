@@ -23,41 +23,45 @@ use crate::package::PackageName;
 pub(super) struct Ahead {
     root: PathBuf,
     staging: PathBuf,
-    /// `None` once it was taken.
-    made: Mutex<Option<Made>>,
+    /// By package, where the symlink in staging leads; `None` once they were taken.
+    links: Mutex<Option<Links>>,
+    /// What the record may say, flushed; its own lock, since that takes as long as many links.
+    record: Mutex<Option<Expected>>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Made {
-    /// By package, where the symlink in staging leads.
-    pub(super) links: BTreeMap<PackageName, PathBuf>,
-    /// What the record may say, flushed.
-    pub(super) record: Option<(BTreeMap<PackageName, Reference>, Written)>,
-}
+pub(super) type Links = BTreeMap<PackageName, PathBuf>;
+
+/// A record that is written, or not yet.
+type Expected = Option<(BTreeMap<PackageName, Reference>, Written)>;
 
 impl Ahead {
     pub(super) fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), staging: staging(root), made: Mutex::new(Some(Made::default())) }
+        let (links, record) = (Mutex::new(Some(Links::new())), Mutex::new(Some(None)));
+        Self { root: root.to_owned(), staging: staging(root), links, record }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Made>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes the links; from here on none is made.
+    pub(super) fn take_links(&self) -> Links {
+        lock(&self.links).take().unwrap_or_default()
     }
 
-    /// Takes what was made; from here on nothing is.
-    pub(super) fn take(&self) -> Made {
-        self.lock().take().unwrap_or_default()
+    /// Takes the record; from here on none is written.
+    pub(super) fn take_record(&self) -> Expected {
+        lock(&self.record).take().flatten()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for Ahead {
     fn drop(&mut self) {
-        let made = self.take();
-        if !made.links.is_empty() {
+        if !self.take_links().is_empty() {
             // Whoever opens the library next does it too.
             let _ = clear(&self.staging);
         }
-        if made.record.is_some() {
+        if self.take_record().is_some() {
             Record::discard_entries(&self.root);
         }
     }
@@ -85,8 +89,8 @@ impl Stager {
     /// Makes the symlink by which the library would have this tree. What cannot be made now is tried again, and told,
     /// when the library changes; when it does already, nothing happens.
     pub fn stage(&self, package: &PackageName, tree: &Path) {
-        let mut made = self.ahead.lock();
-        let Some(Made { links, .. }) = made.as_mut().filter(|made| !made.links.contains_key(package)) else { return };
+        let mut links = lock(&self.ahead.links);
+        let Some(links) = links.as_mut().filter(|links| !links.contains_key(package)) else { return };
         let staging = &self.ahead.staging;
         let link = || -> io::Result<()> {
             if links.is_empty() {
@@ -103,8 +107,8 @@ impl Stager {
     /// Writes and flushes what the record is to say if all goes as planned. If it says something else in the end, that is
     /// written then.
     pub fn expect(&self, entries: BTreeMap<PackageName, Reference>) {
-        let mut made = self.ahead.lock();
-        let Some(Made { record, .. }) = made.as_mut() else { return };
+        let mut record = lock(&self.ahead.record);
+        let Some(record) = record.as_mut() else { return };
         let written = Record::write_entries(&self.ahead.root, &entries);
         match written.and_then(Written::flushed) {
             Ok(written) => *record = Some((entries, written)),

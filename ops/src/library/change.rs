@@ -147,12 +147,12 @@ impl Library {
         let (record, root) = (&self.record, self.root.as_path());
         record.write_pending(root)?;
         let platform = (!record.has_platform(root)).then(|| record.write_platform(root)).transpose()?;
-        let ahead = self.ahead.take();
-        let entries = match ahead.record {
+        let links = self.ahead.take_links();
+        let entries = match self.ahead.take_record() {
             Some((entries, written)) if entries == *after => written,
             _ => Record::write_entries(root, after)?.begun()?,
         };
-        stage_all(staging, change, ahead.links, linker)?;
+        stage_all(staging, change, links, linker)?;
         let mut in_place = BTreeSet::new();
         let made = appear_all(root, staging, change, &mut in_place).and_then(|()| entries.flushed());
         let entries = made.inspect_err(|_| take_back(root, staging, &in_place))?;

@@ -49,7 +49,7 @@ fn kept(store: &Store, depth: Depth, key: &PackageKey, library: &Path) -> Result
     let there = library.join(package);
     let stored = match depth {
         // Nothing is taken from there, so nothing is read.
-        Depth::Glance => store.lookup(package, reference).inspect(|_| store.touch(package, reference)),
+        Depth::Glance => store.lookup_used(package, reference),
         Depth::Full => {
             let done = stored(store, depth, key)?;
             if done.is_some() && store.is_copy(package, reference, &there) == Some(false) {

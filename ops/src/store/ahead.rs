@@ -1,43 +1,52 @@
-//! Entries that a run is about to load, looked at beside the run: what is found waits for whoever loads it.
+//! Entries that a run is about to load, looked at while it plans: what is found waits for whoever loads it.
 //!
 //! A look at an entry is a few small reads. One after the other, as the solver loads, they are what a run takes longest
-//! for that only links. What was found is believed as long as the run goes on that asked for it, which has leased it.
+//! for that only links. Who plans is in the gate of the leases meanwhile, so what was found there is still there when it
+//! has been leased; from then on it is believed as long as the run goes on.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use super::lease::Gate;
 use super::{BrokenEntry, Depth, Store};
+use crate::digest::Sha256Digest;
 use crate::key::Reference;
 use crate::package::PackageName;
 
-type Found = Mutex<HashMap<(PackageName, Reference), Look>>;
+/// By entry, its tree. Whoever loads it takes it out.
+type Found = HashMap<(PackageName, Reference), PathBuf>;
 
 /// The looks of all runs that are under way.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(Mutex<Vec<Weak<Found>>>);
+pub(super) struct Ahead(Mutex<Vec<Weak<Mutex<Found>>>>);
 
+/// Being in a store while no evictor is at work: what is there stays. It is to be left soon.
 #[derive(Debug)]
-enum Look {
-    /// Its tree; the use of it is noted.
-    Whole(PathBuf),
-    /// Somebody came to it first.
-    Overtaken,
+pub struct Visit<'a> {
+    store: &'a Store,
+    gate: Gate,
+    found: Mutex<Found>,
 }
 
-/// What is found for one run. When this is dropped, it is forgotten.
+/// What was found for one run, which has leased it. When this is dropped, it is forgotten.
 #[derive(Debug)]
-pub struct LookAhead(Arc<Found>);
+pub struct LookAhead(Arc<Mutex<Found>>);
 
 impl Store {
-    /// Begins to look ahead for a run that has leased what it will load.
-    pub fn ahead(&self) -> LookAhead {
-        let found = Arc::default();
-        let mut runs = self.ahead.0.lock().unwrap_or_else(PoisonError::into_inner);
-        runs.retain(|run| run.strong_count() > 0);
-        runs.push(Arc::downgrade(&found));
-        LookAhead(found)
+    /// Enters the store to see what is there. An evictor at work is waited for.
+    pub fn visit(&self) -> io::Result<Visit<'_>> {
+        Ok(self.visit_in(Gate::enter(&self.root)?))
+    }
+
+    /// Does the same, unless an evictor is at work.
+    pub fn try_visit(&self) -> io::Result<Option<Visit<'_>>> {
+        Ok(Gate::try_enter(&self.root)?.map(|gate| self.visit_in(gate)))
+    }
+
+    fn visit_in(&self, gate: Gate) -> Visit<'_> {
+        Visit { store: self, gate, found: Mutex::default() }
     }
 
     /// Looks at an entry as [`Store::inspect`] does, unless that was done ahead, and notes that it is used.
@@ -58,69 +67,62 @@ impl Store {
         }
         Ok(tree)
     }
-}
 
-impl Ahead {
-    /// Says whether an entry was found whole, and nobody has taken it yet.
-    pub(super) fn has(&self, package: &PackageName, reference: Reference) -> bool {
-        let runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        runs.iter().filter_map(Weak::upgrade).any(|found| {
-            let found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            matches!(found.get(&(package.clone(), reference)), Some(Look::Whole(_)))
-        })
-    }
-
-    /// Takes what was found of an entry; if nothing was yet, nobody needs to look any more.
-    fn take(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
-        let runs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        runs.iter().filter_map(Weak::upgrade).find_map(|found| {
-            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            match found.insert((package.clone(), reference), Look::Overtaken) {
-                Some(Look::Whole(tree)) => Some(tree),
-                Some(Look::Overtaken) | None => None,
-            }
-        })
-    }
-}
-
-impl Store {
     /// Forgets what was found of an entry that is no longer what it was.
     pub(super) fn forget_ahead(&self, package: &PackageName, reference: Reference) {
         while self.ahead.take(package, reference).is_some() {}
     }
 }
 
-impl LookAhead {
-    /// Returns the work of looking at these entries one after the other, which ends when the run does. What is not
-    /// whole is left to whoever loads it, who sees it again and can say so. After each, `next` gets its name and its tree;
-    /// of one that somebody else came to first, that is the tree it has in this store, not in one below. The work says
-    /// whether it came to its end.
-    pub fn work(
-        &self,
-        store: Arc<Store>,
-        entries: Vec<(PackageName, Reference)>,
-        next: impl Fn(&PackageName, &Path) + Send + 'static,
-    ) -> impl FnOnce() -> bool + Send + 'static {
-        let run = Arc::downgrade(&self.0);
-        move || {
-            for (package, reference) in entries {
-                let Some(found) = run.upgrade() else { return false };
-                let lock = || found.lock().unwrap_or_else(PoisonError::into_inner);
-                let place = (package.clone(), reference);
-                if lock().contains_key(&place) {
-                    next(&package, &store.tree(&package, reference));
-                    continue;
-                }
-                let Ok(Some(tree)) = store.inspect(&package, reference, Depth::Glance) else { continue };
-                store.touch(&package, reference);
-                if let Entry::Vacant(place) = lock().entry(place) {
-                    place.insert(Look::Whole(tree.clone()));
-                }
-                next(&package, &tree);
-            }
-            true
-        }
+impl Visit<'_> {
+    /// Says whether the store has an entry, as [`Store::has`] does. One that will be loaded is looked at for that, and its
+    /// use noted; what is not whole is left to whoever loads it, who sees it again and can say so.
+    pub fn has(&self, package: &PackageName, reference: Reference) -> bool {
+        let Ok(Some(tree)) = self.store.inspect(package, reference, Depth::Glance) else {
+            return self.store.has(package, reference);
+        };
+        self.store.touch(package, reference);
+        lock(&self.found).insert((package.clone(), reference), tree);
+        true
     }
+
+    /// Leases sources, all in which something was found among them, and leaves. What was found waits to be loaded.
+    pub fn leave<'a>(
+        self,
+        sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>,
+    ) -> io::Result<LookAhead> {
+        let Self { store, gate, found } = self;
+        store.lease.hold_within(|| Ok(gate), &store.root, store.held(sources))?;
+        let found = Arc::new(found);
+        let mut runs = lock(&store.ahead.0);
+        runs.retain(|run| run.strong_count() > 0);
+        runs.push(Arc::downgrade(&found));
+        Ok(LookAhead(found))
+    }
+}
+
+impl LookAhead {
+    /// Returns the tree of an entry that was found whole, and that nobody has loaded yet.
+    pub fn tree(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
+        lock(&self.0).get(&(package.clone(), reference)).cloned()
+    }
+}
+
+impl Ahead {
+    /// Says whether an entry was found whole, and nobody has taken it yet.
+    pub(super) fn has(&self, package: &PackageName, reference: Reference) -> bool {
+        let place = (package.clone(), reference);
+        lock(&self.0).iter().filter_map(Weak::upgrade).any(|found| lock(&found).contains_key(&place))
+    }
+
+    fn take(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
+        let place = (package.clone(), reference);
+        lock(&self.0).iter().filter_map(Weak::upgrade).find_map(|found| lock(&found).remove(&place))
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -131,28 +133,53 @@ mod tests {
     use crate::store::testing::{Shop, key};
 
     #[test]
-    fn what_was_looked_at_ahead_is_loaded_once_without_another_look_and_forgotten_with_the_run() {
+    fn what_a_visit_has_found_is_loaded_once_without_another_look_and_forgotten_with_the_run() {
+        let shop = Shop::new();
+        let demo = key("demo", &[]);
+        let (package, reference) = (demo.package(), demo.reference());
+        let tree = shop.publish(&demo);
+        let store = Store::open(shop.store.root(), shop.store.platform(), "");
+        let load = || store.load(package, reference, Depth::Glance);
+        let hidden = shop.store.root().join("hidden");
+        let visited = || {
+            let visit = store.visit().unwrap();
+            assert!(visit.has(package, reference));
+            visit.leave([(package, reference.source)]).unwrap()
+        };
+        let ahead = visited();
+        fs::rename(&tree, &hidden).unwrap();
+        assert_eq!(ahead.tree(package, reference), Some(tree.clone()));
+        assert_eq!(load(), Ok(Some(tree.clone())), "it was there");
+        assert_eq!(ahead.tree(package, reference), None);
+        assert_eq!(load(), Ok(None), "the second looks by itself");
+        fs::rename(&hidden, &tree).unwrap();
+        drop(visited());
+        fs::rename(&tree, &hidden).unwrap();
+        assert_eq!(load(), Ok(None), "the run is over");
+    }
+
+    #[test]
+    fn what_was_found_by_who_has_not_leased_it_is_not_believed() {
         let shop = Shop::new();
         let demo = key("demo", &[]);
         let tree = shop.publish(&demo);
-        let store = Arc::new(Store::open(shop.store.root(), shop.store.platform(), ""));
-        let load = || store.load(demo.package(), demo.reference(), Depth::Glance);
-        let entries = vec![(demo.package().clone(), demo.reference())];
-        let ahead = store.ahead();
-        ahead.work(Arc::clone(&store), entries.clone(), |_, _| {})();
-        let hidden = shop.store.root().join("hidden");
-        fs::rename(&tree, &hidden).unwrap();
-        assert_eq!(load(), Ok(Some(tree.clone())), "it was there");
-        assert_eq!(load(), Ok(None), "the second looks by itself");
-        fs::rename(&hidden, &tree).unwrap();
-        let work = ahead.work(Arc::clone(&store), entries.clone(), |_, _| {});
-        drop(ahead);
-        assert!(!work(), "the run is over");
-        let ahead = store.ahead();
-        load().unwrap().expect("it is there again");
-        ahead.work(Arc::clone(&store), entries, |_, _| {})();
-        fs::rename(&tree, &hidden).unwrap();
-        assert_eq!(load(), Ok(None), "what was overtaken is not kept");
+        let visit = shop.store.visit().unwrap();
+        assert!(visit.has(demo.package(), demo.reference()));
+        fs::rename(&tree, shop.store.root().join("hidden")).unwrap();
+        assert_eq!(shop.store.load(demo.package(), demo.reference(), Depth::Glance), Ok(None));
+    }
+
+    #[test]
+    fn what_is_broken_is_there_for_a_visit_and_not_found() {
+        let shop = Shop::new();
+        let demo = key("demo", &[]);
+        let tree = shop.publish(&demo);
+        fs::remove_file(tree.join("DESCRIPTION")).unwrap();
+        let visit = shop.store.visit().unwrap();
+        assert!(visit.has(demo.package(), demo.reference()));
+        let ahead = visit.leave([(demo.package(), demo.reference().source)]).unwrap();
+        assert_eq!(ahead.tree(demo.package(), demo.reference()), None);
+        shop.store.load(demo.package(), demo.reference(), Depth::Glance).unwrap_err();
     }
 
     #[test]
@@ -162,10 +189,10 @@ mod tests {
         for key in &keys {
             shop.publish(key);
         }
-        let store = Arc::new(Store::open(shop.store.root(), shop.store.platform(), ""));
-        let ahead = store.ahead();
-        let entries = keys.iter().map(|key| (key.package().clone(), key.reference())).collect();
-        ahead.work(Arc::clone(&store), entries, |_, _| {})();
+        let store = Store::open(shop.store.root(), shop.store.platform(), "");
+        let visit = store.visit().unwrap();
+        assert!(keys.iter().all(|key| visit.has(key.package(), key.reference())));
+        let _ahead = visit.leave(keys.iter().map(|key| (key.package(), key.reference().source))).unwrap();
         store.release(&keys[0]).unwrap();
         store.set_aside(keys[1].package(), keys[1].reference(), &"a test").unwrap();
         for key in &keys {

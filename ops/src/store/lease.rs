@@ -108,24 +108,20 @@ impl Lease {
 
     /// Leases what is not leased yet; when this returns, no evictor will take it. One that is at work is waited for.
     pub(super) fn hold(&self, root: &Path, wanted: impl IntoIterator<Item = Held>) -> io::Result<()> {
-        self.pass(root, wanted, |gate| lock::take_shared(gate).map(|()| true)).map(drop)
+        self.hold_within(|| Gate::enter(root), root, wanted)
     }
 
-    /// Does the same, unless an evictor is at work; says whether it did.
-    pub(super) fn try_hold(&self, root: &Path, wanted: impl IntoIterator<Item = Held>) -> io::Result<bool> {
-        self.pass(root, wanted, lock::try_take_shared)
-    }
-
-    fn pass(
+    /// Does the same for who is in the gate, or enters it now if that is necessary.
+    pub(super) fn hold_within(
         &self,
+        gate: impl FnOnce() -> io::Result<Gate>,
         root: &Path,
         wanted: impl IntoIterator<Item = Held>,
-        take: impl FnOnce(&fs::File) -> io::Result<bool>,
-    ) -> io::Result<bool> {
+    ) -> io::Result<()> {
         let mut state = self.lock();
         let State { held, kept, n_runs, .. } = &mut *state;
         if matches!(kept, Kept::Gate { .. } | Kept::Unwritable) {
-            return Ok(true);
+            return Ok(());
         }
         let mut new = Vec::new();
         for item in wanted {
@@ -135,15 +131,12 @@ impl Lease {
             }
         }
         if new.is_empty() {
-            return Ok(true);
+            return Ok(());
         }
-        let Some(gate) = open_gate(root) else {
+        let Gate(Some(gate)) = gate()? else {
             *kept = Kept::Unwritable;
-            return Ok(true);
+            return Ok(());
         };
-        if !take(&gate)? {
-            return Ok(false);
-        }
         let mut lines = String::new();
         for item in &new {
             let _ = writeln!(lines, "{item}");
@@ -166,7 +159,7 @@ impl Lease {
             Err(error) => return Err(error),
         }
         held.extend(new.into_iter().map(|item| (item, *n_runs)));
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -227,6 +220,26 @@ fn open_gate(root: &Path) -> Option<fs::File> {
             tracing::debug!(%error, "the store takes no leases");
             None
         }
+    }
+}
+
+/// Being in the gate: as long as this lives, no evictor is. `None` where there is no gate, nor can one be made.
+#[derive(Debug)]
+pub(super) struct Gate(Option<fs::File>);
+
+impl Gate {
+    /// Enters; an evictor at work is waited for.
+    pub(super) fn enter(root: &Path) -> io::Result<Self> {
+        let gate = open_gate(root);
+        gate.iter().try_for_each(lock::take_shared)?;
+        Ok(Self(gate))
+    }
+
+    /// Enters, unless an evictor is at work.
+    pub(super) fn try_enter(root: &Path) -> io::Result<Option<Self>> {
+        let gate = open_gate(root);
+        let is_open = gate.as_ref().map_or(Ok(true), lock::try_take_shared)?;
+        Ok(is_open.then_some(Self(gate)))
     }
 }
 
@@ -329,16 +342,18 @@ mod tests {
     }
 
     #[test]
-    fn while_an_evictor_is_at_work_nothing_is_leased_by_who_does_not_wait() {
+    fn who_does_not_wait_enters_only_while_no_evictor_is_at_work_and_what_is_leased_inside_is_seen_after() {
         let root = tempfile::tempdir().unwrap();
         let lease = Lease::default();
-        let gate = ClosedGate::close(root.path()).unwrap();
-        assert!(!lease.try_hold(root.path(), [blob("a")]).unwrap());
-        drop(gate);
-        assert!(lease.try_hold(root.path(), [blob("a")]).unwrap());
-        let gate = ClosedGate::close(root.path()).unwrap();
-        assert!(gate.leased().holds(&blob("a")));
-        assert!(lease.try_hold(root.path(), [blob("a")]).unwrap(), "it is leased");
+        let closed = ClosedGate::close(root.path()).unwrap();
+        assert!(Gate::try_enter(root.path()).unwrap().is_none());
+        drop(closed);
+        let gate = Gate::try_enter(root.path()).unwrap().expect("nobody is at work");
+        let other = fs::File::open(root.path().join(".leases/.lock")).unwrap();
+        assert!(!lock::try_take(&other).unwrap(), "an evictor would wait");
+        lease.hold_within(|| Ok(gate), root.path(), [blob("a")]).unwrap();
+        let closed = ClosedGate::close(root.path()).unwrap();
+        assert!(closed.leased().holds(&blob("a")));
     }
 
     #[test]
