@@ -16,7 +16,7 @@ use larder_ops::op::{MEMORY, Origin, Workshop};
 use larder_ops::package::PackageName;
 use larder_ops::sonames::SystemLibraries;
 use larder_ops::store::transfer::{ExportError, ImportError};
-use larder_ops::store::{Depth, Store, Visit};
+use larder_ops::store::{Depth, Store};
 use larder_ops::tiers::{Address, KeyError, SecretKey, TierError, Tiers, TiersConfig};
 use larder_ops::toolchain::{Distro, ToolchainError};
 use larder_ops::trouble::{Trouble, is_environment};
@@ -293,7 +293,7 @@ impl Larder {
     pub fn plan(&self, lockfile: &Lockfile, request: &Request) -> Result<Plan, Error> {
         let record = Record::read(&request.library, &self.host.platform)?;
         let beside = self.beside(lockfile, request, &self.store(), Access::Look)?;
-        self.plan_with(lockfile, request, &self.store(), None, &record, beside.as_ref())
+        self.plan_with(lockfile, request, &self.store(), &record, beside.as_ref())
     }
 
     fn plan_with(
@@ -301,11 +301,10 @@ impl Larder {
         lockfile: &Lockfile,
         request: &Request,
         store: &Store,
-        visit: Option<&Visit<'_>>,
         record: &Record,
         beside: Option<&Beside>,
     ) -> Result<Plan, Error> {
-        let known = Known { visit, ..self.known(store, record, &request.library, beside) };
+        let known = self.known(store, record, &request.library, beside);
         self.plan_from(lockfile, request, &known, beside)
     }
 

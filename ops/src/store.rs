@@ -336,27 +336,31 @@ impl Store {
 
     /// Returns the tree of an entry if the store has it, or one below, as [`Store::lookup`] does, and notes that it is used.
     pub fn lookup_used(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
-        match self.note_use(package, reference) {
+        let here = match self.note_use(package, reference) {
             // Its sidecar is there, then.
-            Ok(()) if join(&self.tree(package, reference), "DESCRIPTION").is_file() => {
-                Some(self.tree(package, reference))
-            }
-            Ok(()) | Err(Errno::NOENT) => self.bases.iter().find_map(|base| base.lookup_here(package, reference)),
-            Err(_) => self.lookup(package, reference),
-        }
+            Ok(()) => Some(self.tree(package, reference)).filter(|tree| join(tree, "DESCRIPTION").is_file()),
+            Err(Errno::NOENT) => None,
+            Err(_) => self.lookup_here(package, reference),
+        };
+        here.or_else(|| self.bases.iter().find_map(|base| base.lookup_here(package, reference)))
     }
 
     fn note_use(&self, package: &PackageName, reference: Reference) -> Result<(), Errno> {
         let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
         let times = rustix::fs::Timestamps { last_access: now, last_modification: now };
         let path = self.sidecar_path(package, reference);
-        rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty()).inspect_err(|error| {
+        let noted = rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::empty());
+        if let Err(error) = noted
+            && error != Errno::NOENT
+        {
             tracing::debug!(path = %path.display(), %error, "last use is not recorded");
-        })
+        }
+        noted
     }
 
     /// Leases sources for as long as this store is open, or the run goes on that this is for: what is there of them from
-    /// here on is not evicted. Call it before looking anything up that is to stay. An evictor at work is waited for.
+    /// here on is not evicted. Call it before looking anything up that is to stay, or look in a [`Visit`]. An evictor at
+    /// work is waited for.
     pub fn hold<'a>(&self, sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>) -> io::Result<()> {
         self.lease.hold(&self.root, self.held(sources))
     }

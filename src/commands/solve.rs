@@ -2,10 +2,12 @@
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
+use std::sync::mpsc;
 use std::time::Duration;
 
 use larder_ops::budget::Jobserver;
 use larder_ops::link::LinkMode;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -93,7 +95,7 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         if let Some(ci) = &ci {
             tokio::select! {
                 () = ci.before(&larder, &lockfile, &request) => {}
-                () = signals.next() => return Ok(Exit::Interrupted),
+                () = signals.next() => return Ok((Exit::Interrupted, false)),
             }
         }
         let run = larder.solve(&lockfile, request.clone());
@@ -105,23 +107,39 @@ pub(super) fn run(args: &SolveArgs, env: &Env) -> Result<Exit, CommandError> {
         }
         // However it ended: what took so long before a failure is worth knowing, too.
         let written = clock.write(args.output.quiet || args.output.json);
-        exit.and_then(|exit| written.map(|()| exit))
+        let exit = exit.and_then(|exit| written.map(|()| exit));
+        exit.map(|exit| (exit, signals.n_seen > 1))
     };
-    let exit = std::thread::scope(|threads| {
+    let shown = std::thread::scope(|threads| {
         let handle = runtime.handle();
-        let showing = threads.spawn(move || {
+        let showing = std::thread::Builder::new().name("ui".to_owned()).spawn_scoped(threads, move || {
             let _is_shown = is_shown;
             handle.block_on(show)
-        });
+        })?;
         // It is never sent: the end of that thread, however it comes, is what is waited for.
         let _ = runtime.block_on(shown);
         showing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    // A thread that waits for a lock of another process would keep this one waiting.
-    runtime.shutdown_background();
+    give_back(runtime, shown.as_ref().is_ok_and(|(_, is_forced)| *is_forced));
     // The process ends: to give back each entry by itself would take longer.
     std::mem::forget(lockfile);
-    exit
+    shown.map(|(exit, _)| exit)
+}
+
+/// Ends what still runs, but for threads that wait for a lock of another process. What is removed with it may lie on a
+/// disk that hangs, for which nobody waits who wants the end at once.
+fn give_back(runtime: Runtime, is_forced: bool) {
+    if !is_forced {
+        return runtime.shutdown_background();
+    }
+    let (done, ended) = mpsc::channel();
+    let end = move || {
+        runtime.shutdown_background();
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(end).is_ok() {
+        let _ = ended.recv_timeout(LAST_WAIT);
+    }
 }
 
 /// The jobserver of the make that started this command; what was taken from it is given back at the end, come what may.

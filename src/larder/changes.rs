@@ -53,7 +53,7 @@ impl Larder {
         let store = self.store();
         let beside = self.beside(lockfile, request, &store, Access::Look)?;
         let record = Record::read(&request.library, store.platform())?;
-        let plan = self.plan_with(lockfile, request, &store, None, &record, beside.as_ref())?;
+        let plan = self.plan_with(lockfile, request, &store, &record, beside.as_ref())?;
         let in_use = match beside {
             Some(Beside { library, .. }) => library,
             None if request.library.exists() => ReferenceLibrary::look_at(&request.library, store.platform())?.into(),

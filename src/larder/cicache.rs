@@ -48,7 +48,7 @@ impl Larder {
             None => cache.restore(&store, &keys.key, &keys.prefixes, |_, _| true).await?,
             Some((lockfile, request)) => {
                 let record = Record::read(&request.library, store.platform())?;
-                let plan = self.plan_with(lockfile, request, &store, None, &record, None)?;
+                let plan = self.plan_with(lockfile, request, &store, &record, None)?;
                 let is_made = |action| matches!(action, Action::Recompile | Action::Ingest | Action::Unknown);
                 // By source: what its key is going to be may be known only when what it links to is there.
                 let lacking: BTreeMap<PackageName, Option<Sha256Digest>> = plan
@@ -83,7 +83,7 @@ impl Larder {
         let store = Arc::new(self.store());
         // What was built again has the key that it would have had.
         let request = Request { rebuild: BTreeSet::new(), ..request.clone() };
-        let plan = self.plan_with(lockfile, &request, &store, None, &Record::default(), None)?;
+        let plan = self.plan_with(lockfile, &request, &store, &Record::default(), None)?;
         store.hold(plan.sources())?;
         let (mut wanted, mut is_complete) = (BTreeSet::new(), true);
         for vertex in plan.vertices().filter(|vertex| vertex.action != Action::Provided) {

@@ -9,6 +9,7 @@ use larder_ops::digest::Sha256Digest;
 use larder_ops::package::PackageName;
 use larder_ops::store::{self, Store, Visit};
 
+use super::known::Known;
 use super::reference::Beside;
 use super::{Error, Larder, Record, Request};
 use crate::lockfile::Lockfile;
@@ -16,6 +17,8 @@ use crate::plan::{Action, Plan};
 
 /// How long uploads may go on after a run that was told to end.
 const LAST_UPLOADS: Duration = Duration::from_secs(2);
+
+type Source = (PackageName, Sha256Digest);
 
 impl Larder {
     /// Takes the platform of another machine, if this one has no compilers: then it has no platform that anything could
@@ -73,8 +76,8 @@ impl Larder {
         beside: Option<&Beside>,
     ) -> Result<Plan, Error> {
         loop {
-            let plan = self.plan_with(lockfile, request, store, None, record, beside)?;
-            if !self.ask_for(&plan, store).await {
+            let plan = self.plan_with(lockfile, request, store, record, beside)?;
+            if !self.ask_tiers(self.unasked(&plan, store), store).await {
                 return Ok(plan);
             }
         }
@@ -96,30 +99,30 @@ impl Larder {
                 blocking(move || waiting.visit().map(drop)).await?;
                 continue;
             };
-            let plan = self.plan_with(lockfile, request, store, Some(&visit), record, beside)?;
-            if self.unasked(&plan, store).is_empty() {
+            let known = Known { visit: Some(&visit), ..self.known(store, record, &request.library, beside) };
+            let plan = self.plan_from(lockfile, request, &known, beside)?;
+            drop(known);
+            let unasked = self.unasked(&plan, store);
+            if unasked.is_empty() {
                 return Ok((plan, visit));
             }
             // A server may be slow, and keeps no evictor waiting.
             drop(visit);
-            self.ask_for(&plan, store).await;
+            self.ask_tiers(unasked, store).await;
         }
     }
 
     /// Returns the sources of what would have to be made that the caches were not asked about yet.
-    fn unasked(&self, plan: &Plan, store: &Store) -> Vec<(PackageName, Sha256Digest)> {
+    fn unasked(&self, plan: &Plan, store: &Store) -> Vec<Source> {
         let Some(tiers) = &self.tiers else { return Vec::new() };
         let is_made = |action| matches!(action, Action::Recompile | Action::Ingest | Action::Unknown);
         let sources = plan.sources_of(|vertex| is_made(vertex.action) && !vertex.spec.is_rebuilt);
         tiers.unasked(store.platform(), sources.map(|(package, source)| (package.clone(), source)))
     }
 
-    /// Asks the caches about what would have to be made; says whether they were asked anything, so that they may know more.
-    async fn ask_for(&self, plan: &Plan, store: &Store) -> bool {
-        let (Some(tiers), unasked) = (&self.tiers, self.unasked(plan, store)) else { return false };
-        if unasked.is_empty() {
-            return false;
-        }
+    /// Asks the caches; says whether they were asked anything, so that they may know more.
+    async fn ask_tiers(&self, unasked: Vec<Source>, store: &Store) -> bool {
+        let Some(tiers) = self.tiers.as_ref().filter(|_| !unasked.is_empty()) else { return false };
         tiers.survey(store.platform(), unasked).await;
         true
     }

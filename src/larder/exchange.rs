@@ -107,7 +107,7 @@ impl Larder {
         let mut library = Library::open(&exchange.library, store.platform())?;
         let request = exchange.request();
         let beside = self.beside(lockfile, &request, &store, Access::Hold)?;
-        let plan = self.plan_with(lockfile, &request, &store, None, library.record(), beside.as_ref())?;
+        let plan = self.plan_with(lockfile, &request, &store, library.record(), beside.as_ref())?;
         store.hold(plan.sources())?;
         let in_use = beside.as_ref().map(|beside| &*beside.library);
         let mut found = Found { abi: exchange.is_runtime.then(Abi::default), ..Found::default() };

@@ -204,7 +204,6 @@ async fn with_engine(
     } else if report.outcome == RunOutcome::Ok
         || request.on_failure == OnFailure::KeepGoing && request.reference.is_none()
     {
-        drop(ahead);
         // An evictor has to know of the library before anything is linked into it.
         if registered.await.is_err() {
             // It panicked, and so does this.
@@ -236,27 +235,25 @@ fn stage_ahead(
     meanwhile: &mut JoinSet<()>,
 ) {
     let Some(stager) = library.stager(linker).map(Arc::new) else { return };
-    let loads = plan.vertices().filter(|vertex| vertex.action == Action::Load);
-    let found = loads.map(|vertex| {
-        let (package, reference) = (&vertex.spec.package, vertex.key.as_ref()?.reference());
-        Some((package.clone(), reference, ahead.tree(package, reference)?))
-    });
-    let found: Vec<Option<_>> = found.collect();
-    let is_there = |vertex: &Vertex| matches!(vertex.action, Action::Keep | Action::Load | Action::Provided);
-    let has_all = plan.vertices().all(is_there) && found.iter().all(Option::is_some);
-    let found: Vec<_> = found.into_iter().flatten().collect();
-    if found.is_empty() {
+    let loads = plan.vertices().filter(|vertex| vertex.action == Action::Load).filter_map(|vertex| vertex.key.as_ref());
+    let loads: Vec<_> = loads.map(|key| (key.package().clone(), key.reference())).collect();
+    if loads.is_empty() {
         return;
     }
-    if has_all {
-        let put = found.iter().map(|(package, reference, _)| (package.clone(), *reference));
-        let expected = library.record().expected(|package| plan.ids.contains_key(package), put);
+    let found =
+        loads.iter().filter_map(|(package, reference)| Some((package.clone(), ahead.tree(package, *reference)?)));
+    let (found, stop): (Vec<_>, _) = (found.collect(), stop.clone());
+    let is_there = |vertex: &Vertex| matches!(vertex.action, Action::Keep | Action::Load | Action::Provided);
+    if plan.vertices().all(is_there) {
+        let expected = library.record().expected(|package| plan.ids.contains_key(package), loads);
         let stager = Arc::clone(&stager);
         meanwhile.spawn_blocking(move || stager.expect(expected));
     }
-    let stop = stop.clone();
-    let wanted = move || found.into_iter().take_while(move |_| !stop.is_requested());
-    meanwhile.spawn_blocking(move || wanted().for_each(|(package, _, tree)| stager.stage(&package, &tree)));
+    meanwhile.spawn_blocking(move || {
+        for (package, tree) in found.iter().take_while(|_| !stop.is_requested()) {
+            stager.stage(package, tree);
+        }
+    });
 }
 
 /// Brings all packages to their end, as part of what the solver has to do for others besides, and tells how it goes.

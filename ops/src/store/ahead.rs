@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::lease::Gate;
 use super::{BrokenEntry, Depth, Store};
@@ -20,14 +21,20 @@ type Found = HashMap<(PackageName, Reference), PathBuf>;
 
 /// The looks of all runs that are under way.
 #[derive(Debug, Default)]
-pub(super) struct Ahead(Mutex<Vec<Weak<Mutex<Found>>>>);
+pub(super) struct Ahead {
+    runs: Mutex<Vec<Weak<Mutex<Found>>>>,
+    /// How often an entry was forgotten: what a visit found before that may be gone.
+    n_forgotten: AtomicU64,
+}
 
-/// Being in a store while no evictor is at work: what is there stays. It is to be left soon.
+/// Being in a store while no evictor is at work: what is there stays, unless this process itself removes it. Evictors wait
+/// until it is left, so that is to be soon.
 #[derive(Debug)]
 pub struct Visit<'a> {
     store: &'a Store,
     gate: Gate,
     found: Mutex<Found>,
+    n_forgotten: u64,
 }
 
 /// What was found for one run, which has leased it. When this is dropped, it is forgotten.
@@ -46,7 +53,8 @@ impl Store {
     }
 
     fn visit_in(&self, gate: Gate) -> Visit<'_> {
-        Visit { store: self, gate, found: Mutex::default() }
+        let n_forgotten = self.ahead.n_forgotten.load(Ordering::Acquire);
+        Visit { store: self, gate, found: Mutex::default(), n_forgotten }
     }
 
     /// Looks at an entry as [`Store::inspect`] does, unless that was done ahead, and notes that it is used.
@@ -70,6 +78,7 @@ impl Store {
 
     /// Forgets what was found of an entry that is no longer what it was.
     pub(super) fn forget_ahead(&self, package: &PackageName, reference: Reference) {
+        self.ahead.n_forgotten.fetch_add(1, Ordering::AcqRel);
         while self.ahead.take(package, reference).is_some() {}
     }
 }
@@ -91,12 +100,17 @@ impl Visit<'_> {
         self,
         sources: impl IntoIterator<Item = (&'a PackageName, Sha256Digest)>,
     ) -> io::Result<LookAhead> {
-        let Self { store, gate, found } = self;
-        store.lease.hold_within(|| Ok(gate), &store.root, store.held(sources))?;
+        let Self { store, gate, found, n_forgotten } = self;
+        store.lease.hold_within(gate, &store.root, store.held(sources))?;
         let found = Arc::new(found);
-        let mut runs = lock(&store.ahead.0);
+        let mut runs = lock(&store.ahead.runs);
         runs.retain(|run| run.strong_count() > 0);
         runs.push(Arc::downgrade(&found));
+        drop(runs);
+        // Whoever forgets later finds it there.
+        if store.ahead.n_forgotten.load(Ordering::Acquire) != n_forgotten {
+            lock(&found).clear();
+        }
         Ok(LookAhead(found))
     }
 }
@@ -112,16 +126,16 @@ impl Ahead {
     /// Says whether an entry was found whole, and nobody has taken it yet.
     pub(super) fn has(&self, package: &PackageName, reference: Reference) -> bool {
         let place = (package.clone(), reference);
-        lock(&self.0).iter().filter_map(Weak::upgrade).any(|found| lock(&found).contains_key(&place))
+        lock(&self.runs).iter().filter_map(Weak::upgrade).any(|found| lock(&found).contains_key(&place))
     }
 
     fn take(&self, package: &PackageName, reference: Reference) -> Option<PathBuf> {
         let place = (package.clone(), reference);
-        lock(&self.0).iter().filter_map(Weak::upgrade).find_map(|found| lock(&found).remove(&place))
+        lock(&self.runs).iter().filter_map(Weak::upgrade).find_map(|found| lock(&found).remove(&place))
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -185,14 +199,19 @@ mod tests {
     #[test]
     fn what_is_released_or_set_aside_after_a_look_is_not_loaded() {
         let shop = Shop::new();
-        let keys = ["released", "aside"].map(|package| key(package, &[]));
+        let keys = ["released", "aside", "meanwhile"].map(|package| key(package, &[]));
         for key in &keys {
             shop.publish(key);
         }
         let store = Store::open(shop.store.root(), shop.store.platform(), "");
         let visit = store.visit().unwrap();
         assert!(keys.iter().all(|key| visit.has(key.package(), key.reference())));
-        let _ahead = visit.leave(keys.iter().map(|key| (key.package(), key.reference().source))).unwrap();
+        let sources = || keys.iter().map(|key| (key.package(), key.reference().source));
+        let _ahead = visit.leave(sources()).unwrap();
+        let visit = store.visit().unwrap();
+        assert!(visit.has(keys[2].package(), keys[2].reference()));
+        store.release(&keys[2]).unwrap();
+        let _later = visit.leave(sources()).unwrap();
         store.release(&keys[0]).unwrap();
         store.set_aside(keys[1].package(), keys[1].reference(), &"a test").unwrap();
         for key in &keys {

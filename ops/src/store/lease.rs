@@ -5,9 +5,13 @@
 //! {store}/.leases/{uuid}     locked for the life of a run; one line for each thing that must stay
 //! ```
 //!
-//! A run writes down what it may use *before* it asks the store for it, and passes the gate to do so. An evictor that
-//! stands in the gate therefore sees it in a lease and leaves it alone, or the run comes later, and what was
-//! evicted is a miss: it builds. Loads themselves wait for nothing.
+//! A run writes down what it may use *before* it asks the store for it, and passes the gate to do so; or it asks while it
+//! is in the gate, and writes it down before it leaves. An evictor that stands in the gate therefore sees it in a lease
+//! and leaves it alone, or the run comes later, and what was evicted is a miss: it builds. Loads themselves wait for
+//! nothing.
+//!
+//! Who is in the gate waits for the lock on this process's own lease, never the other way round: where an evictor that
+//! waits comes before those who ask later, that would be a circle.
 //!
 //! Runs of one process may share a lease that never ends, since one of them always goes on. So each thing has the number
 //! of the newest run when it was last asked for: what was not since the oldest run that goes on began is nobody's, and
@@ -74,7 +78,12 @@ impl Drop for Tenure<'_> {
     fn drop(&mut self) {
         let mut state = self.lease.lock();
         state.runs.remove(&self.run);
-        state.give_back(self.root);
+        if state.has_more_than_asked() {
+            drop(state);
+            // Whoever waits for the gate holds no other lock; see the head.
+            let gate = Gate::enter(self.root);
+            self.lease.lock().give_back(self.root, gate);
+        }
     }
 }
 
@@ -108,32 +117,27 @@ impl Lease {
 
     /// Leases what is not leased yet; when this returns, no evictor will take it. One that is at work is waited for.
     pub(super) fn hold(&self, root: &Path, wanted: impl IntoIterator<Item = Held>) -> io::Result<()> {
-        self.hold_within(|| Gate::enter(root), root, wanted)
+        let new = self.lock().ask(wanted);
+        if new.is_empty() {
+            return Ok(());
+        }
+        self.hold_within(Gate::enter(root)?, root, new)
     }
 
-    /// Does the same for who is in the gate, or enters it now if that is necessary.
+    /// Does the same for who is in the gate, and leaves it.
     pub(super) fn hold_within(
         &self,
-        gate: impl FnOnce() -> io::Result<Gate>,
+        gate: Gate,
         root: &Path,
         wanted: impl IntoIterator<Item = Held>,
     ) -> io::Result<()> {
         let mut state = self.lock();
+        let new = state.ask(wanted);
         let State { held, kept, n_runs, .. } = &mut *state;
-        if matches!(kept, Kept::Gate { .. } | Kept::Unwritable) {
-            return Ok(());
-        }
-        let mut new = Vec::new();
-        for item in wanted {
-            match held.get_mut(&item) {
-                Some(run) => *run = *n_runs,
-                None => new.push(item),
-            }
-        }
         if new.is_empty() {
             return Ok(());
         }
-        let Gate(Some(gate)) = gate()? else {
+        let Gate(Some(gate)) = gate else {
             *kept = Kept::Unwritable;
             return Ok(());
         };
@@ -164,21 +168,37 @@ impl Lease {
 }
 
 impl State {
-    /// Gives back what no run has asked for that still goes on. Where that cannot be written down it stays leased.
-    fn give_back(&mut self, root: &Path) {
-        // Without a run, whoever has the lease is about to end it.
-        let (Some(&oldest), Kept::Lease(old, _)) = (self.runs.first(), &self.kept) else { return };
-        let n_before = self.held.len();
-        self.held.retain(|_, asked| *asked >= oldest);
-        if self.held.len() == n_before {
-            return;
+    /// Returns what of this is not leased yet; the rest is asked for by the newest run, too.
+    fn ask(&mut self, wanted: impl IntoIterator<Item = Held>) -> Vec<Held> {
+        if matches!(self.kept, Kept::Gate { .. } | Kept::Unwritable) {
+            return Vec::new();
         }
+        let mut new = Vec::new();
+        for item in wanted {
+            match self.held.get_mut(&item) {
+                Some(run) => *run = self.n_runs,
+                None => new.push(item),
+            }
+        }
+        new
+    }
+
+    /// Says whether something is leased that no run has asked for that still goes on. Without a run, whoever has the lease
+    /// is about to end it.
+    fn has_more_than_asked(&self) -> bool {
+        let oldest = self.runs.first().filter(|_| matches!(self.kept, Kept::Lease(..)));
+        oldest.is_some_and(|oldest| self.held.values().any(|asked| asked < oldest))
+    }
+
+    /// Gives that back, for who is in the gate. Where it cannot be written down it stays leased.
+    fn give_back(&mut self, root: &Path, gate: io::Result<Gate>) {
+        let (Some(&oldest), Kept::Lease(old, _)) = (self.runs.first(), &self.kept) else { return };
+        self.held.retain(|_, asked| *asked >= oldest);
         let lines: Vec<String> = self.held.keys().map(ToString::to_string).collect();
         let lines = lines.join("\n") + "\n";
         let renew = || -> io::Result<Kept> {
-            let gate = open_gate(root).ok_or(io::ErrorKind::NotFound)?;
             // An evictor sees the old one, or the new one, or both.
-            lock::take_shared(&gate)?;
+            let Gate(Some(_gate)) = gate? else { return Err(io::ErrorKind::NotFound.into()) };
             let (path, mut file) = create(root)?;
             if let Err(error) = file.write_all(lines.as_bytes()) {
                 let _ = fs::remove_file(path);
@@ -351,7 +371,7 @@ mod tests {
         let gate = Gate::try_enter(root.path()).unwrap().expect("nobody is at work");
         let other = fs::File::open(root.path().join(".leases/.lock")).unwrap();
         assert!(!lock::try_take(&other).unwrap(), "an evictor would wait");
-        lease.hold_within(|| Ok(gate), root.path(), [blob("a")]).unwrap();
+        lease.hold_within(gate, root.path(), [blob("a")]).unwrap();
         let closed = ClosedGate::close(root.path()).unwrap();
         assert!(closed.leased().holds(&blob("a")));
     }
